@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * liblethe: protected virtual machines for VMM authors.
+ *
+ * A struct lethe_vm is one VM, whose memory and vCPUs live in a second process, the
+ * ultravisor, which this library starts.  The calling process is the hypervisor: it
+ * loads memory before the guest starts, serves exits, decides about conversions and
+ * drives reboot and shutdown, and cannot read private memory.
+ *
+ * Order of use:
+ *   lethe_vm_new -> lethe_slot_add... -> lethe_vm_load... [-> lethe_vm_protect]
+ *   -> lethe_vm_start -> one thread per vCPU in lethe_vcpu_run
+ *   reboot: lethe_destroy_prepare (or lethe_vm_reset), then again from lethe_slot_add,
+ *   and lethe_destroy_perform from a thread of its own
+ *   end: lethe_vm_close
+ *
+ * Every function that can fail returns 0 or a negative errno, and changes nothing on
+ * failure unless it says otherwise.  Results (ret_...) are untouched on failure.
+ * Common to all: -EPIPE the ultravisor is gone; -EPROTO not in this state of the VM.
+ * All functions are thread-safe but lethe_vm_close, which must be the last call.
+ * Sizes are bytes, addresses guest physical, times nanoseconds.
+ */
+#ifndef LETHE_LETHE_H
+#define LETHE_LETHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LETHE_API __attribute__((visibility("default")))
+
+#define LETHE_MEASUREMENT_SIZE 48 /* SHA-384 */
+
+struct lethe_vm;
+
+enum lethe_executor { LETHE_EXECUTOR_AUTO, LETHE_EXECUTOR_KVM, LETHE_EXECUTOR_SW };
+enum lethe_share { LETHE_SHARE_AUTO, LETHE_SHARE_COPIED, LETHE_SHARE_MAPPED };
+
+struct lethe_vm_config {
+	const char *name;	      /* 1 to 63 of [A-Za-z0-9._-], not starting with a dot; NULL:
+				       * "vm-PID" and a count */
+	unsigned int vcpus;	      /* 1 to 64 */
+	enum lethe_executor executor; /* AUTO: kvm where it works, else sw */
+	enum lethe_share share;
+	bool lazy_off;	   /* the kill switch: nothing is ever set aside */
+	bool wipe_off;	   /* freed private memory is cleared by the kernel only */
+	bool discard_eager; /* stale shared pages go before unshare returns */
+	const char *uv_path; /* lethe-uv; NULL: beside this program, else the libexec folder */
+};
+
+/*
+ * Starts an ultravisor and an empty VM in it, with an entry in the runtime directory.
+ * -EINVAL a field is out of range; -EEXIST the name is in use; -ENOENT no lethe-uv;
+ * -EPROTONOSUPPORT it is of another version; -EOPNOTSUPP the executor does not work
+ * here; -ENOMEM; any errno of creating files, sockets and processes.
+ * On failure no process and no file is left.
+ */
+LETHE_API int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm);
+
+/* How the last failure of this thread in liblethe came about: one line, never NULL. */
+LETHE_API const char *lethe_error(void);
+
+/*
+ * Ends the VM: closes everything and frees @vm without waiting for memory to be
+ * destroyed; the ultravisor does that by itself.  @wait_destroyed: wait for it.
+ * Threads inside lethe_vcpu_run return LETHE_EXIT_CLOSED first; the caller joins them
+ * before calling this, after lethe_vm_stop.
+ */
+LETHE_API void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed);
+
+LETHE_API const char *lethe_vm_name(const struct lethe_vm *vm);
+LETHE_API enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm);
+LETHE_API pid_t lethe_vm_uv_pid(const struct lethe_vm *vm);
+
+/* Becomes readable when the ultravisor is gone.  Owned by @vm. */
+LETHE_API int lethe_vm_death_fd(const struct lethe_vm *vm);
+
+/* How the ultravisor ended: -EAGAIN it has not; 0 and *ret_status as of waitpid. */
+LETHE_API int lethe_vm_uv_status(struct lethe_vm *vm, int *ret_status);
+
+/* ---- memory ---- */
+
+/*
+ * Adds @bytes of zeroed memory at @gpa as memslot @id (0 to 31), backed by a new memfd.
+ * In a protected VM the slot is private at once.
+ * -EINVAL alignment or size; -ERANGE beyond 2^48; -EEXIST id taken or overlap; -ENOMEM.
+ */
+LETHE_API int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa, uint64_t bytes);
+
+/*
+ * Removes memslot @id.  In a protected VM every page must have been released by the
+ * guest: -EBUSY otherwise.  -ENOENT no such slot.
+ */
+LETHE_API int lethe_slot_remove(struct lethe_vm *vm, unsigned int id);
+
+/*
+ * The slot's shared backing in this process, for devices that want pointers: what a
+ * private page shows there is stale or zero and never the guest's content.  Valid until
+ * the slot is removed or the VM is reset.  -ENOENT.
+ */
+LETHE_API int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva,
+	uint64_t *ret_bytes);
+
+/* Copies into a VM that is not protected.  -EPERM if it is; -ENOENT outside slots. */
+LETHE_API int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
+
+/*
+ * Device access: reads or writes guest memory that is shared (or any of a VM that is not
+ * protected).  The whole range or nothing: -EPERM a page is private; -ENOENT outside slots.
+ */
+LETHE_API int lethe_mem_read(struct lethe_vm *vm, uint64_t gpa, void *data, size_t bytes);
+LETHE_API int lethe_mem_write(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
+
+/* ---- protection ---- */
+
+struct lethe_range {
+	uint64_t gpa;
+	uint64_t bytes; /* both page-aligned */
+};
+
+struct lethe_protect_result {
+	uint64_t duration_ns; /* the guest waited this long; 0 before start */
+	uint64_t pages_copied;
+	uint64_t pages_secured;
+	uint8_t measurement[LETHE_MEASUREMENT_SIZE];
+};
+
+/*
+ * Turns the VM secure: the @necessary ranges keep their content, copied and measured in
+ * this order; every other page becomes private and zero.  Before start: any ranges.
+ * While it runs: only in answer to LETHE_EXIT_PROTECT, with that exit's ranges, between
+ * the exit and the vCPU's next lethe_vcpu_run.
+ * -EINVAL, -ERANGE, -ENOENT a bad range; -EEXIST overlapping ranges; -ENOMEM.  On failure
+ * the VM is normal again with its content intact.
+ */
+LETHE_API int lethe_vm_protect(struct lethe_vm *vm, const struct lethe_range *necessary, size_t count,
+	struct lethe_protect_result *ret);
+
+LETHE_API bool lethe_vm_is_protected(const struct lethe_vm *vm);
+
+enum lethe_gfn_state { LETHE_GFN_NORMAL, LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_PAGED_OUT };
+
+/* What this side holds the page at @gpa to be.  -ENOENT outside slots. */
+LETHE_API int lethe_gfn_state(struct lethe_vm *vm, uint64_t gpa, enum lethe_gfn_state *ret);
+
+/* ---- vCPUs ---- */
+
+/*
+ * Lets all vCPUs go, from their first instruction.  *ret_first_ns (may be NULL): when
+ * vCPU 0 went on, CLOCK_MONOTONIC.
+ */
+LETHE_API int lethe_vm_start(struct lethe_vm *vm, uint64_t *ret_first_ns);
+
+/* Stops all vCPUs for good in this incarnation, in bounded time.  No-op if stopped. */
+LETHE_API int lethe_vm_stop(struct lethe_vm *vm);
+
+enum lethe_exit_type {
+	LETHE_EXIT_CLOSED = 1, /* the VM or its ultravisor is gone; vCPUs have ended */
+	LETHE_EXIT_PRINT,      /* text */
+	LETHE_EXIT_PROTECT,    /* ranges: call lethe_vm_protect, reply its result */
+	LETHE_EXIT_CONVERT,    /* gpa, bytes, to_shared: reply 0 to allow, else an errno */
+	LETHE_EXIT_RELEASE,    /* gpa, bytes were given up */
+	LETHE_EXIT_DMA,	       /* gpa, bytes: complement every byte, reply the result */
+	LETHE_EXIT_REBOOT,     /* all vCPUs have stopped */
+	LETHE_EXIT_POWEROFF,   /* all vCPUs have stopped */
+	LETHE_EXIT_STOPPED,    /* stopped by the ultravisor: stop, gpa, text */
+	LETHE_EXIT_HALTED,     /* this vCPU has nothing left to do until a reset */
+	LETHE_EXIT_PIO,	       /* port (in gpa), bytes, is_write, value */
+	LETHE_EXIT_MMIO	       /* gpa, bytes, is_write, value */
+};
+
+enum lethe_stop {
+	LETHE_STOP_CHECK = 1,
+	LETHE_STOP_VIOLATION,
+	LETHE_STOP_LOST_PAGE,
+	LETHE_STOP_GUEST,
+	LETHE_STOP_HOST
+};
+
+struct lethe_exit {
+	enum lethe_exit_type type;
+	uint64_t time_ns; /* when the guest asked, CLOCK_MONOTONIC */
+	uint64_t gpa;
+	uint64_t bytes;
+	uint64_t value;
+	bool is_write;
+	bool to_shared;
+	enum lethe_stop stop;
+	size_t count; /* of ranges, or bytes of text */
+	union {
+		char text[3072]; /* NUL-terminated */
+		struct lethe_range ranges[128];
+	};
+	/* The answer: set before the next lethe_vcpu_run. */
+	int reply;	      /* 0 or a negative errno */
+	uint64_t reply_value; /* for reads */
+};
+
+/*
+ * Answers the exit in *exit, if it is one of this vCPU that waits for an answer, and
+ * waits for the next.  Zero *exit before the first call.  One thread per vCPU.
+ * -EINVAL no such vCPU.  Returns 0 with LETHE_EXIT_CLOSED when there will be no more.
+ */
+LETHE_API int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *exit);
+
+/* ---- forgetting ---- */
+
+struct lethe_destroy_result {
+	uint64_t incarnation;
+	uint64_t bytes; /* destroyed by this call */
+	uint64_t left;	/* still to destroy */
+	uint64_t quarantined;
+	uint64_t duration_ns;
+};
+
+/*
+ * Sets the protected incarnation aside in constant time: the VM goes on without slots,
+ * not protected.  *ret_resident: bytes that wait to be destroyed.
+ * -EBUSY vCPUs run; -ENODATA nothing is protected; -EALREADY one is set aside whose
+ * destruction has not begun; -EOPNOTSUPP the kill switch; -ENOMEM too little memory for
+ * the next incarnation beside this one.  The caller then uses lethe_vm_reset.
+ */
+LETHE_API int lethe_destroy_prepare(struct lethe_vm *vm, uint64_t *ret_incarnation,
+	uint64_t *ret_resident);
+
+/*
+ * Destroys what is set aside; blocks until done or cancelled.  From a thread of its own.
+ * -ENODATA nothing is set aside; -ECANCELED (*ret is valid: how far it came);
+ * -EUCLEAN some memory could not be destroyed and is quarantined (*ret is valid).
+ */
+LETHE_API int lethe_destroy_perform(struct lethe_vm *vm, struct lethe_destroy_result *ret);
+
+/* Makes a running perform return -ECANCELED soon.  -ENODATA none runs. */
+LETHE_API int lethe_destroy_cancel(struct lethe_vm *vm);
+
+/*
+ * The old way: destroys the current incarnation before it returns and drops all slots.
+ * Also for a VM that is not protected.  -EBUSY vCPUs run; -EUCLEAN (*ret is valid).
+ */
+LETHE_API int lethe_vm_reset(struct lethe_vm *vm, struct lethe_destroy_result *ret);
+
+struct lethe_info {
+	uint64_t incarnation;
+	uint64_t shared_bytes;
+	uint64_t set_aside_bytes;
+	uint64_t stale_bytes;
+	uint64_t quarantined_bytes;
+};
+
+LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);
+
+/* ---- the process and the host ---- */
+
+/*
+ * Gives up root for good: becomes SUDO_UID/SUDO_GID where set, else nobody, with no
+ * supplementary groups and no capabilities.  Nothing to do if not root.  Call it after
+ * opening what needs root and before lethe_vm_start.
+ */
+LETHE_API int lethe_drop_root(void);
+
+/* Whether executor @which works here: 0, or an errno with lethe_error() saying why. */
+LETHE_API int lethe_executor_probe(enum lethe_executor which);
+
+struct lethe_ps_entry {
+	char name[64];
+	pid_t uv_pid, hv_pid;
+	bool hv_alive;
+	const char *state; /* starting, normal, secure, stopped, forgetting */
+	const char *executor;
+	const char *pressure; /* none, raised, high */
+	unsigned int vcpus;
+	uint64_t memory_bytes, resident_bytes, forget_bytes, forgotten_bytes, forget_rate;
+	uint64_t stale_bytes, quarantined_bytes, incarnation, started_ns;
+};
+
+/*
+ * Lists the VMs of this user's runtime directory (root sees root's).  Entries whose
+ * processes are both gone are removed on the way.  Caller frees *ret_entries.
+ */
+LETHE_API int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count);
+
+LETHE_API const char *lethe_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
