@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Futexes in memory that two processes share. */
+#ifndef OS_FUTEX_H
+#define OS_FUTEX_H
+
+#include <stdint.h>
+#include <time.h>
+
+/*
+ * Sleeps while *word == expected, at most for @relative (NULL: without limit).
+ * Returns 0 when woken (perhaps for no reason), -EAGAIN if the value differed, -EINTR,
+ * -ETIMEDOUT.  The caller checks its condition again in any case.
+ */
+int futex_wait(uint32_t *word, uint32_t expected, const struct timespec *relative);
+
+/* Wakes up to @count sleepers. */
+void futex_wake(uint32_t *word, int count);
+
+#endif

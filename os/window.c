@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "os/window.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/failpoint.h"
+#include "base/types.h"
+
+#define PROT_RW	  (PROT_READ | PROT_WRITE)
+#define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+/* Reserves @bytes of address space at a multiple of 2M. */
+static int reserve(uint64_t bytes, uint8_t **ret)
+{
+	uint64_t padded, skip;
+	uint8_t *raw;
+
+	if (bytes == 0 || __builtin_add_overflow(bytes, SIZE_2M, &padded))
+		return -EINVAL;
+	raw = mmap(NULL, padded, PROT_NONE, ANONYMOUS, -1, 0);
+	if (raw == MAP_FAILED)
+		return -errno;
+	skip = -(uintptr_t)raw & (SIZE_2M - 1);
+	if (skip > 0)
+		munmap(raw, skip);
+	munmap(raw + skip + bytes, padded - skip - bytes);
+	*ret = raw + skip;
+	return 0;
+}
+
+/* Advice that private guest memory needs.  All but DONTDUMP and DONTFORK may be missing. */
+static int protect_private(uint8_t *base, uint64_t bytes)
+{
+	if (madvise(base, bytes, MADV_DONTDUMP) < 0 || madvise(base, bytes, MADV_DONTFORK) < 0)
+		return -errno;
+	(void)madvise(base, bytes, MADV_HUGEPAGE);
+	(void)madvise(base, bytes, MADV_UNMERGEABLE);
+#ifdef MLOCK_ONFAULT
+	(void)mlock2(base, bytes, MLOCK_ONFAULT);
+#endif
+	return 0;
+}
+
+static int map_private_at(uint8_t *at, uint64_t bytes)
+{
+	int ret = failpoint("window-private");
+
+	if (ret < 0)
+		return ret;
+	if (mmap(at, bytes, PROT_RW, ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return -errno;
+	return protect_private(at, bytes);
+}
+
+int window_private(uint64_t bytes, struct window *ret)
+{
+	uint8_t *base;
+	int err = reserve(bytes, &base);
+
+	if (err < 0)
+		return err;
+	err = map_private_at(base, bytes);
+	if (err < 0) {
+		munmap(base, bytes);
+		return err;
+	}
+	*ret = (struct window){.base = base, .bytes = bytes};
+	return 0;
+}
+
+int window_shared(int memfd, uint64_t bytes, struct window *ret)
+{
+	struct window w = {.bytes = bytes};
+	int err = failpoint("window-shared");
+
+	if (err == 0)
+		err = reserve(bytes, &w.base);
+	if (err < 0)
+		return err;
+	err = window_overlay(&w, memfd, 0, bytes);
+	if (err < 0) {
+		munmap(w.base, bytes);
+		return err;
+	}
+	*ret = w;
+	return 0;
+}
+
+int window_overlay(const struct window *w, int memfd, uint64_t offset, uint64_t bytes)
+{
+	int err = failpoint("window-overlay");
+
+	if (err < 0)
+		return err;
+	if (mmap(w->base + offset, bytes, PROT_RW, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, memfd,
+		    (off_t)offset) == MAP_FAILED)
+		return -errno;
+	(void)madvise(w->base + offset, bytes, MADV_DONTDUMP);
+	(void)madvise(w->base + offset, bytes, MADV_DONTFORK);
+	return 0;
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	const uint64_t *word = (const uint64_t *)page;
+	uint64_t any = 0;
+
+	for (unsigned int i = 0; i < PAGE_SIZE / sizeof(*word); i++)
+		any |= word[i];
+	return any == 0;
+}
+
+int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, const uint8_t *source)
+{
+	struct window fresh;
+	int err = window_private(bytes, &fresh);
+
+	if (err < 0)
+		return err;
+	for (uint64_t o = 0; o < bytes; o += PAGE_SIZE) {
+		/*
+		 * The source is memory that the hypervisor may write to meanwhile: what it
+		 * writes after this look is simply lost, and what is copied is what counts.
+		 */
+		if (!is_zero(source + o))
+			memcpy(fresh.base + o, source + o, PAGE_SIZE);
+	}
+	if (mremap(fresh.base, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, w->base + offset) ==
+		MAP_FAILED) {
+		err = -errno;
+		window_wipe(fresh.base, bytes);
+		munmap(fresh.base, bytes);
+		return err;
+	}
+	return 0;
+}
+
+int window_discard(const struct window *w, uint64_t offset, uint64_t bytes)
+{
+	int err = failpoint("window-discard");
+
+	if (err < 0)
+		return err;
+	/* MADV_DONTNEED refuses locked memory. */
+	(void)munlock(w->base + offset, bytes);
+	if (madvise(w->base + offset, bytes, MADV_DONTNEED) < 0)
+		return -errno;
+	return 0;
+}
+
+int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
+	uint64_t *ret_offset, uint64_t *ret_bytes)
+{
+	enum { PAGES = SIZE_2M / PAGE_SIZE };
+	unsigned char vec[PAGES];
+
+	while (offset < end) {
+		uint64_t limit = align_down(offset, SIZE_2M) + SIZE_2M;
+		uint64_t pages, i, n;
+
+		if (limit > end)
+			limit = end;
+		pages = (limit - offset) / PAGE_SIZE;
+		if (mincore(w->base + offset, limit - offset, vec) < 0)
+			return -errno;
+		for (i = 0; i < pages && (vec[i] & 1) == 0; i++)
+			;
+		if (i < pages) {
+			for (n = 1; i + n < pages && (vec[i + n] & 1) != 0; n++)
+				;
+			*ret_offset = offset + i * PAGE_SIZE;
+			*ret_bytes = n * PAGE_SIZE;
+			return 0;
+		}
+		offset = limit;
+	}
+	return -ENXIO;
+}
+
+int window_resident(const struct window *w, uint64_t *ret_bytes)
+{
+	uint64_t offset = 0, bytes, total = 0;
+	int ret;
+
+	while ((ret = window_next_resident(w, offset, w->bytes, &offset, &bytes)) == 0) {
+		total += bytes;
+		offset += bytes;
+	}
+	if (ret != -ENXIO)
+		return ret;
+	*ret_bytes = total;
+	return 0;
+}
+
+int window_unmap(struct window *w)
+{
+	int err = failpoint("window-unmap");
+
+	if (err < 0)
+		return err;
+	if (w->base != NULL && munmap(w->base, w->bytes) < 0)
+		return -errno;
+	*w = (struct window){0};
+	return 0;
+}
+
+void window_wipe(uint8_t *start, uint64_t bytes)
+{
+	memset(start, 0, bytes);
+	__asm__ volatile("" : : "r"(start) : "memory");
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Windows: the address ranges in which the ultravisor holds guest memory.
+ *
+ * A private window is anonymous memory that costs nothing until touched, in 2M pages
+ * where the kernel has them, never merged, dumped, inherited or (where the limit lets
+ * it) swapped.  A shared window is a mapping of the slot's memfd.  Base addresses are
+ * 2M-aligned so that GPA and HVA agree below 2M.
+ */
+#ifndef OS_WINDOW_H
+#define OS_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct window {
+	uint8_t *base; /* NULL: none */
+	uint64_t bytes;
+};
+
+/* Makes a private window of @bytes zeroes.  0, -ENOMEM or another negative errno. */
+int window_private(uint64_t bytes, struct window *ret);
+
+/* Makes a window onto the first @bytes of @memfd. */
+int window_shared(int memfd, uint64_t bytes, struct window *ret);
+
+/* Lays [offset, offset + bytes) of @memfd over the same part of @w.  0 or -errno. */
+int window_overlay(const struct window *w, int memfd, uint64_t offset, uint64_t bytes);
+
+/*
+ * Replaces a part of @w by fresh private memory that holds @bytes of content from
+ * @source (another mapping; holes of zero pages are not touched).  The replacement is
+ * one step: a reader sees the old or the new page.  0 or -errno, nothing changed then.
+ */
+int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, const uint8_t *source);
+
+/* Gives the memory of a part back to the kernel; it reads as zeros.  0 or -errno. */
+int window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
+
+/*
+ * Finds the first resident memory in [offset, end) without touching any.  The result is a
+ * run of resident pages, at most 2M long and within one 2M block.  Returns 0; -ENXIO if
+ * there is none; another negative errno.
+ */
+int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
+	uint64_t *ret_offset, uint64_t *ret_bytes);
+
+/* Resident bytes of the whole window.  0 or -errno. */
+int window_resident(const struct window *w, uint64_t *ret_bytes);
+
+/* Unmaps the window: linear in what is resident.  0 or -errno (then still mapped). */
+int window_unmap(struct window *w);
+
+/* Overwrites @bytes of memory with zeros, in a way the compiler cannot leave out. */
+void window_wipe(uint8_t *start, uint64_t bytes);
+
+#endif
