@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* lethe: finds the subcommand and hands over. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+} commands[] = {
+	{"run", cmd_run, "run a virtual machine; without a workload, the built-in tour"},
+	{"ps", cmd_ps, "list the VMs that run, and those still being forgotten"},
+	{"top", cmd_top, "the same, live"},
+	{"capabilities", cmd_capabilities, "what this machine offers, what is missing and why"},
+	{"version", cmd_version, "print the version"},
+};
+
+#define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
+
+static int print_help(void)
+{
+	printf("Usage: lethe COMMAND [OPTION...]\n"
+	       "Run protected virtual machines, and forget them quickly.\n\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		printf("  %-14s %s\n", commands[i].name, commands[i].summary);
+	printf("\nEach command takes --help.\n");
+	return CLI_OK;
+}
+
+static int dispatch(int argc, char **argv)
+{
+	static const char *const help[] = {"--help", "-h", "help"};
+	static const char *const version[] = {"--version", "-V"};
+
+	if (argc < 2) {
+		log_error("no command given (see lethe --help)");
+		return CLI_USAGE;
+	}
+	for (size_t i = 0; i < sizeof(help) / sizeof(help[0]); i++) {
+		if (strcmp(argv[1], help[i]) == 0)
+			return print_help();
+	}
+	for (size_t i = 0; i < sizeof(version) / sizeof(version[0]); i++) {
+		if (strcmp(argv[1], version[i]) == 0)
+			return cmd_version(argc - 1, argv + 1);
+	}
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(argv[1], commands[i].name) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	}
+	log_error("%s: no such command (see lethe --help)", argv[1]);
+	return CLI_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+
+	log_setup("lethe", LOG_WARN, NULL);
+	status = dispatch(argc, argv);
+	/* What was printed may be still to write, and the disk full. */
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CLI_OK) {
+		log_error("standard output: %s (part of the output is lost)", strerror(errno));
+		status = CLI_FAILED;
+	}
+	return status;
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "os/clock.h"
+#include "vmm/machine_state.h"
+
+/* How long the kernel may take to tell how a process ended whose end was noticed. */
+#define DEATH_WAIT_MS 2000
+
+bool machine_end(struct machine *machine, int status)
+{
+	uint64_t one = 1;
+	bool decided;
+
+	pthread_mutex_lock(&machine->lock);
+	decided = !machine->ended;
+	if (decided) {
+		machine->ended = true;
+		machine->status = status;
+	}
+	pthread_mutex_unlock(&machine->lock);
+	/* Cannot fail: an eventfd takes 2^64 - 1 of these. */
+	if (decided && write(machine->end_fd, &one, sizeof(one)) != sizeof(one))
+		log_error("cannot wake the main thread: %s", strerror(errno));
+	return decided;
+}
+
+static int status_of(struct machine *machine)
+{
+	int status;
+
+	pthread_mutex_lock(&machine->lock);
+	status = machine->status;
+	pthread_mutex_unlock(&machine->lock);
+	return status;
+}
+
+bool machine_has_ended(struct machine *machine)
+{
+	bool ended;
+
+	pthread_mutex_lock(&machine->lock);
+	ended = machine->ended;
+	pthread_mutex_unlock(&machine->lock);
+	return ended;
+}
+
+/* What a user can do about @err of the library. */
+static const char *advice(int err)
+{
+	switch (-err) {
+	case EEXIST:
+		return "choose another --name, or see lethe ps";
+	case ENOENT:
+		return "put lethe-uv beside lethe, or install both";
+	case EPROTONOSUPPORT:
+		return "install lethe and lethe-uv of one version";
+	case EOPNOTSUPP:
+		return "see lethe capabilities";
+	case ENOMEM:
+		return "give it less --memory, or free some";
+	case EMFILE:
+	case ENFILE:
+		return "raise the limit of open files";
+	case EAGAIN:
+		return "raise the limit of processes";
+	default:
+		return "see lethe capabilities, or run with -v";
+	}
+}
+
+void machine_fail(struct machine *machine, const char *what, int err)
+{
+	if (err == -EPIPE)
+		machine_end(machine, MACHINE_DIED);
+	else if (machine_end(machine, MACHINE_FAILED))
+		log_error("%s: %s (%s)", what, lethe_error(), advice(err));
+}
+
+static const char *executor_name(enum lethe_executor executor)
+{
+	return executor == LETHE_EXECUTOR_KVM ? "kvm" : "sw";
+}
+
+static int create_vm(struct machine *machine)
+{
+	const struct machine_config *config = &machine->config;
+	const struct lethe_vm_config vm_config = {
+		.name = config->name,
+		.vcpus = config->program->vcpus,
+		.executor = config->executor,
+		.share = config->share,
+		.lazy_off = config->lazy_off,
+		.wipe_off = config->wipe_off,
+		.discard_eager = config->discard_eager,
+	};
+	int err = lethe_vm_new(&vm_config, &machine->vm);
+
+	if (err) {
+		log_error("cannot create the VM: %s (%s)", lethe_error(), advice(err));
+		return err;
+	}
+	timeline_describe(machine->timeline, lethe_vm_name(machine->vm),
+		config->program->memory_bytes, config->program->vcpus,
+		executor_name(lethe_vm_executor(machine->vm)));
+	log_info("%s: created, ultravisor %d", lethe_vm_name(machine->vm),
+		(int)lethe_vm_uv_pid(machine->vm));
+	timeline_event(machine->timeline, 0, "create", "{s:i}", "uv_pid",
+		(int)lethe_vm_uv_pid(machine->vm));
+	return 0;
+}
+
+static int allocate(
+	const struct machine_config *config, struct timeline *timeline, struct machine **ret)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+	pthread_condattr_t monotonic;
+
+	if (!machine)
+		return -ENOMEM;
+	machine->config = *config;
+	machine->timeline = timeline;
+	machine->costs.memory_bytes = config->program->memory_bytes;
+	machine->costs.wiped = !config->wipe_off;
+	machine->vcpus = calloc(config->program->vcpus, sizeof(*machine->vcpus));
+	machine->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!machine->vcpus || machine->end_fd < 0) {
+		int err = machine->vcpus ? -errno : -ENOMEM;
+
+		if (machine->end_fd >= 0)
+			close(machine->end_fd);
+		free(machine->vcpus);
+		free(machine);
+		return err;
+	}
+	pthread_mutex_init(&machine->life, NULL);
+	pthread_mutex_init(&machine->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&machine->forgotten, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	*ret = machine;
+	return 0;
+}
+
+int machine_new(
+	const struct machine_config *config, struct timeline *timeline, struct machine **ret)
+{
+	struct machine *machine = NULL;
+	const char *what;
+	int err;
+
+	err = allocate(config, timeline, &machine);
+	if (err) {
+		log_error("cannot create the VM: %s (%s)", strerror(-err), advice(err));
+		return err;
+	}
+	err = create_vm(machine);
+	if (!err) {
+		err = machine_populate(machine, &what);
+		if (err)
+			log_error("%s: %s (%s)", what, lethe_error(), advice(err));
+	}
+	if (err) {
+		machine_free(machine);
+		return err;
+	}
+	*ret = machine;
+	return 0;
+}
+
+void machine_free(struct machine *machine)
+{
+	if (!machine)
+		return;
+	if (machine->vm)
+		lethe_vm_close(machine->vm, false);
+	close(machine->end_fd);
+	pthread_cond_destroy(&machine->forgotten);
+	pthread_mutex_destroy(&machine->lock);
+	pthread_mutex_destroy(&machine->life);
+	free(machine->vcpus);
+	free(machine);
+}
+
+const struct costs *machine_costs(const struct machine *machine)
+{
+	return &machine->costs;
+}
+
+/* Starts the guest and a thread for each of its vCPUs. */
+static void start(struct machine *machine)
+{
+	int err = lethe_vm_start(machine->vm, NULL);
+
+	if (err) {
+		machine_fail(machine, "cannot start the VM", err);
+		return;
+	}
+	while (machine->vcpu_count < machine->config.program->vcpus) {
+		struct vcpu *vcpu = &machine->vcpus[machine->vcpu_count];
+
+		vcpu->machine = machine;
+		vcpu->index = machine->vcpu_count;
+		err = pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
+		if (err) {
+			if (machine_end(machine, MACHINE_FAILED))
+				log_error("cannot start a vCPU: %s (%s)", strerror(err),
+					advice(-err));
+			return;
+		}
+		machine->vcpu_count++;
+	}
+}
+
+/* Waits until the end is decided, by the guest, a signal or the ultravisor's death. */
+static void wait_for_end(struct machine *machine, int signal_fd)
+{
+	struct pollfd fds[] = {
+		{.fd = machine->end_fd, .events = POLLIN},
+		{.fd = signal_fd, .events = POLLIN},
+		{.fd = lethe_vm_death_fd(machine->vm), .events = POLLIN},
+	};
+	struct signalfd_siginfo signal;
+
+	while (!machine_has_ended(machine)) {
+		if (poll(fds, 3, -1) < 0)
+			continue;
+		if (fds[0].revents)
+			return;
+		if ((fds[1].revents & POLLIN) &&
+			read(signal_fd, &signal, sizeof(signal)) == sizeof(signal))
+			machine_end(machine, 128 + (int)signal.ssi_signo);
+		else if (fds[2].revents)
+			machine_end(machine, MACHINE_DIED);
+	}
+}
+
+/* Says how the ultravisor died. */
+static void report_death(struct machine *machine)
+{
+	struct pollfd death = {.fd = lethe_vm_death_fd(machine->vm), .events = POLLIN};
+	static const char todo[] = "the guest is lost: run it again";
+	int status;
+
+	poll(&death, 1, DEATH_WAIT_MS);
+	if (lethe_vm_uv_status(machine->vm, &status) != 0)
+		log_error("the ultravisor died: it closed its socket (%s)", todo);
+	else if (WIFSIGNALED(status))
+		log_error("the ultravisor died: killed by signal %d (%s)", WTERMSIG(status), todo);
+	else
+		log_error("the ultravisor died: exit status %d (%s)", WEXITSTATUS(status), todo);
+}
+
+static void stop_vcpus(struct machine *machine)
+{
+	/* Under life, so that no reboot starts them again. */
+	pthread_mutex_lock(&machine->life);
+	lethe_vm_stop(machine->vm);
+	pthread_mutex_unlock(&machine->life);
+	for (unsigned int i = 0; i < machine->vcpu_count; i++)
+		pthread_join(machine->vcpus[i].thread, NULL);
+	machine->vcpu_count = 0;
+}
+
+/* Closes the VM and records how long that took, and until all memory was back. */
+static void close_vm(struct machine *machine)
+{
+	int uv = (int)syscall(SYS_pidfd_open, lethe_vm_uv_pid(machine->vm), 0);
+	struct pollfd gone = {.fd = uv, .events = POLLIN};
+	struct lethe_destroy_result result;
+	uint64_t began = clock_ns();
+
+	if (machine->config.poweroff_destroys)
+		lethe_vm_reset(machine->vm, &result);
+	lethe_vm_close(machine->vm, false);
+	machine->vm = NULL;
+	machine->costs.poweroff.guest_ns += clock_ns() - began;
+	if (uv < 0)
+		return;
+	if (machine->config.see_it_out && poll(&gone, 1, -1) == 1)
+		machine->costs.poweroff.freed_ns = clock_ns() - began;
+	close(uv);
+}
+
+/* What the guest's power off has waited for so far: its vCPUs. */
+static void record_poweroff(struct machine *machine)
+{
+	pthread_mutex_lock(&machine->lock);
+	if (machine->poweroff_ns) {
+		machine->costs.poweroff.count = 1;
+		machine->costs.poweroff.guest_ns = clock_ns() - machine->poweroff_ns;
+	}
+	pthread_mutex_unlock(&machine->lock);
+}
+
+int machine_run(struct machine *machine, int signal_fd)
+{
+	int status;
+
+	start(machine);
+	wait_for_end(machine, signal_fd);
+	status = status_of(machine);
+	if (status == MACHINE_DIED)
+		report_death(machine);
+	stop_vcpus(machine);
+	record_poweroff(machine);
+	forget_finish(machine, !machine->config.see_it_out);
+	close_vm(machine);
+	return status;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the files of the machine share.  Not for other rooms.
+ *
+ * Threads: the main one waits for the end (machine.c); one per vCPU serves exits (exits.c)
+ * and, where its guest reboots, drives the reboot (reboot.c); one per incarnation set aside
+ * waits for its destruction (forget.c).
+ *
+ * Locks, in this order: life (over everything that starts or stops vCPUs), then lock.
+ * The end is decided once, by machine_end(); whoever decides it also logs why.
+ */
+#ifndef VMM_MACHINE_STATE_H
+#define VMM_MACHINE_STATE_H
+
+#include <pthread.h>
+
+#include "vmm/machine.h"
+
+struct vcpu {
+	struct machine *machine;
+	unsigned int index;
+	pthread_t thread;
+	bool halted; /* Guarded by machine->lock. */
+
+	/* The DMA transfer before this one, if nothing else came between.  Own thread. */
+	uint64_t dma_ns, dma_gpa, dma_bytes;
+};
+
+/* The destruction of one incarnation, under way in a thread of its own. */
+struct forgetting {
+	struct machine *machine;
+	struct forgetting *next;
+	uint64_t incarnation;
+	pthread_t thread;
+	bool done; /* Guarded by machine->lock. */
+};
+
+struct machine {
+	struct machine_config config;
+	struct lethe_vm *vm; /* NULL once closed */
+	struct timeline *timeline;
+	struct vcpu *vcpus;
+	unsigned int vcpu_count; /* vcpus whose threads run */
+	int end_fd;              /* eventfd, readable when the end is decided */
+
+	pthread_mutex_t life;
+	struct forgetting *forgettings; /* Guarded by life. */
+
+	pthread_mutex_t lock;
+	pthread_cond_t forgotten;      /* a forgetting is done */
+	bool ended;                    /* Guarded by lock. */
+	int status;                    /* Guarded by lock; valid if ended. */
+	uint64_t poweroff_ns;          /* Guarded by lock; 0: the guest did not power off. */
+	uint64_t born_ns;              /* Guarded by lock; older exits are of a past incarnation. */
+	unsigned int halted;           /* Guarded by lock. */
+	unsigned int forgetting_count; /* Guarded by lock; not done yet. */
+	struct costs costs;            /* Guarded by lock. */
+};
+
+/* machine.c */
+
+/* Decides how the run ends.  False if that is decided already. */
+bool machine_end(struct machine *machine, int status);
+
+/* Ends the run because @what failed with @err, and logs it; -EPIPE is the ultravisor's death. */
+void machine_fail(struct machine *machine, const char *what, int err);
+
+bool machine_has_ended(struct machine *machine);
+
+/* exits.c */
+
+/* The thread of one vCPU: serves its exits until there are no more.  @arg: struct vcpu. */
+void *vcpu_main(void *arg);
+
+/* populate.c */
+
+/*
+ * Fills an empty VM: slots, program, and protection if it protects at boot.
+ * Returns 0 or a negative errno; *ret_what then says in words what failed.
+ */
+int machine_populate(struct machine *machine, const char **ret_what);
+
+/* Turns the VM secure, and records it.  As lethe_vm_protect(). */
+int machine_protect(struct machine *machine, const struct lethe_range *necessary, size_t count);
+
+/* reboot.c */
+
+/* Begins the next incarnation for a guest that asked at @asked_ns. */
+void machine_reboot(struct machine *machine, uint64_t asked_ns);
+
+/* forget.c */
+
+/*
+ * Starts to destroy what was set aside as @incarnation.  The caller holds life.
+ * Returns 0; -ENOMEM or -EAGAIN no thread: it stays set aside until the VM is closed.
+ */
+int forget_begin(struct machine *machine, uint64_t incarnation);
+
+/* Records a destruction that is over, in the timeline and the costs. */
+void forget_record(struct machine *machine, uint64_t incarnation,
+	const struct lethe_destroy_result *result, bool cancelled);
+
+/* Waits for every destruction, cancelling them first if @cancel. */
+void forget_finish(struct machine *machine, bool cancel);
+
+#endif

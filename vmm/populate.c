@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Filling a VM before its first instruction: at creation and after every reboot. */
+#include <inttypes.h>
+
+#include "abi/guestcall.h"
+#include "base/log.h"
+#include "vmm/machine_state.h"
+
+#define MEMORY_SLOT 0
+
+/* Hexadecimal of a measurement, with its NUL. */
+#define HEX_BYTES (2 * LETHE_MEASUREMENT_SIZE + 1)
+
+static void format_measurement(const uint8_t *measurement, char hex[HEX_BYTES])
+{
+	for (int i = 0; i < LETHE_MEASUREMENT_SIZE; i++)
+		snprintf(hex + 2 * i, 3, "%02x", measurement[i]);
+}
+
+static void record_protect(struct machine *machine, const struct lethe_protect_result *result)
+{
+	struct costs *costs = &machine->costs;
+	char hex[HEX_BYTES];
+
+	format_measurement(result->measurement, hex);
+	timeline_event(machine->timeline, 0, "protect", "{s:I, s:I, s:I, s:s}", "duration_ns",
+		result->duration_ns, "pages_copied", result->pages_copied, "pages_secured",
+		result->pages_secured, "measurement", hex);
+	log_info("%s: protected: %" PRIu64 " pages copied, %" PRIu64 " made secure, "
+		 "measurement %s",
+		lethe_vm_name(machine->vm), result->pages_copied, result->pages_secured, hex);
+	pthread_mutex_lock(&machine->lock);
+	costs->protect.count++;
+	costs->protect.guest_ns += result->duration_ns;
+	costs->protect.pages_copied += result->pages_copied;
+	costs->protect.pages_secured += result->pages_secured;
+	pthread_mutex_unlock(&machine->lock);
+}
+
+int machine_protect(struct machine *machine, const struct lethe_range *necessary, size_t count)
+{
+	struct lethe_protect_result result;
+	int err = lethe_vm_protect(machine->vm, necessary, count, &result);
+
+	if (!err)
+		record_protect(machine, &result);
+	return err;
+}
+
+int machine_populate(struct machine *machine, const char **ret_what)
+{
+	static const struct lethe_range low = {.gpa = 0, .bytes = GUEST_LOW_END};
+	const struct program *program = machine->config.program;
+	uint64_t bytes = program->memory_bytes;
+	int err;
+
+	err = lethe_slot_add(machine->vm, MEMORY_SLOT, 0, bytes);
+	if (err) {
+		*ret_what = "cannot give the VM its memory";
+		return err;
+	}
+	timeline_event(machine->timeline, 0, "memslot-add", "{s:i, s:I, s:I}", "slot", MEMORY_SLOT,
+		"gpa", (uint64_t)0, "bytes", bytes);
+	err = lethe_vm_load(machine->vm, GUEST_TEXT_GPA, program->image, program->image_bytes);
+	if (err) {
+		*ret_what = "cannot load the workload";
+		return err;
+	}
+	if (machine->config.protect == MACHINE_PROTECT_BOOT) {
+		err = machine_protect(machine, &low, 1);
+		if (err)
+			*ret_what = "cannot protect the VM";
+	}
+	return err;
+}
