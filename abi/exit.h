@@ -29,19 +29,19 @@
 /*
  * X(name, number, meaning; arguments; reply)
  */
-#define ABI_EXIT_TABLE(X)                                                                          \
-	X(NONE, 0, "nothing")                                                                      \
-	X(CLOSED, 1, "the VM is gone: no more exits")                                              \
-	X(PRINT, 2, "data: text for the console, without a newline")                               \
-	X(PROTECT, 3, "the guest asks to turn secure; data: struct abi_range[], necessary")        \
-	X(CONVERT, 4, "arg: gpa, bytes, 1 to share or 0 to unshare; reply.status 0 accepts")       \
-	X(RELEASE, 5, "arg: gpa, bytes: the guest gave these pages up")                            \
-	X(DMA, 6, "arg: gpa, bytes: the device is to complement them; reply.status")               \
-	X(REBOOT, 7, "all vCPUs have stopped; set aside or reset, load, start")                    \
-	X(POWEROFF, 8, "all vCPUs have stopped; the guest wants no more")                          \
-	X(STOPPED, 9, "the ultravisor stopped the VM; arg: enum abi_stop, gpa; data: why")         \
-	X(HALTED, 10, "this vCPU has nothing left to do until the next reset")                     \
-	X(PIO, 11, "arg: port, bytes, 1 for out, value; reply.value for in")                       \
+#define ABI_EXIT_TABLE(X)                                                                    \
+	X(NONE, 0, "nothing")                                                                \
+	X(CLOSED, 1, "the VM is gone: no more exits")                                        \
+	X(PRINT, 2, "data: text for the console, without a newline")                         \
+	X(PROTECT, 3, "the guest asks to turn secure; data: struct abi_range[], necessary")  \
+	X(CONVERT, 4, "arg: gpa, bytes, 1 to share or 0 to unshare; reply.status 0 accepts") \
+	X(RELEASE, 5, "arg: gpa, bytes: the guest gave these pages up")                      \
+	X(DMA, 6, "arg: gpa, bytes: the device is to complement them; reply.status")         \
+	X(REBOOT, 7, "all vCPUs have stopped; set aside or reset, load, start")              \
+	X(POWEROFF, 8, "all vCPUs have stopped; the guest wants no more")                    \
+	X(STOPPED, 9, "the ultravisor stopped the VM; arg: enum abi_stop, gpa; data: why")   \
+	X(HALTED, 10, "this vCPU has nothing left to do until the next reset")               \
+	X(PIO, 11, "arg: port, bytes, 1 for out, value; reply.value for in")                 \
 	X(MMIO, 12, "arg: gpa, bytes, 1 for write, value; reply.value for read")
 
 enum abi_exit_type {
@@ -52,11 +52,11 @@ enum abi_exit_type {
 
 /* Why the ultravisor stopped a VM. */
 enum abi_stop {
-	ABI_STOP_CHECK = 1,	/* the guest found wrong memory content */
+	ABI_STOP_CHECK = 1,     /* the guest found wrong memory content */
 	ABI_STOP_VIOLATION = 2, /* an access that no state allows */
 	ABI_STOP_LOST_PAGE = 3, /* a sealed page is missing or was changed */
-	ABI_STOP_GUEST = 4,	/* the guest cannot go on: a bad program, a refused call */
-	ABI_STOP_HOST = 5	/* the host failed the ultravisor: memory, KVM */
+	ABI_STOP_GUEST = 4,     /* the guest cannot go on: a bad program, a refused call */
+	ABI_STOP_HOST = 5       /* the host failed the ultravisor: memory, KVM */
 };
 
 struct abi_range {
@@ -66,9 +66,9 @@ struct abi_range {
 
 struct abi_vcpu_page {
 	/* Written by the ultravisor. */
-	uint32_t exit_seq; /* atomic, futex */
-	uint32_t type;	   /* enum abi_exit_type */
-	uint64_t time_ns;  /* CLOCK_MONOTONIC when the guest asked */
+	uint32_t exit_seq;   /* atomic, futex */
+	uint32_t type;       /* enum abi_exit_type */
+	uint64_t time_ns;    /* CLOCK_MONOTONIC when the guest asked */
 	int64_t last_result; /* how this vCPU's previous CONVERT ended: 0 or -enum abi_status */
 	uint64_t arg[6];
 	uint32_t data_size;
@@ -77,7 +77,7 @@ struct abi_vcpu_page {
 
 	/* Written by the hypervisor, on another cache line. */
 	uint32_t reply_seq __attribute__((aligned(64))); /* atomic, futex */
-	uint32_t reply_status;				 /* enum abi_status */
+	uint32_t reply_status;                           /* enum abi_status */
 	uint64_t reply_value;
 };
 

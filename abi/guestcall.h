@@ -20,19 +20,19 @@
  * X(name, number, which argument is a buffer (-1: none), which is its size, element size,
  *   arguments)
  */
-#define GUEST_CALL_TABLE(X)                                                                        \
-	X(BOOTINFO, 0, -1, -1, 0, "buffer for struct guest_bootinfo")                              \
-	X(PROTECT, 1, 0, 1, 16, "struct abi_range[], count: turn secure, these are necessary")     \
-	X(SHARE, 2, -1, -1, 0, "gpa, bytes: content kept")                                         \
-	X(UNSHARE, 3, -1, -1, 0, "gpa, bytes: content kept")                                       \
-	X(RELEASE, 4, -1, -1, 0, "gpa, bytes: give pages up for unplugging; content lost")         \
-	X(DMA, 5, -1, -1, 0, "gpa, bytes: the device complements every byte")                      \
-	X(REBOOT, 6, 0, 1, 8, "uint64_t[], count: handed back in guest_bootinfo.resume")           \
-	X(POWEROFF, 7, -1, -1, 0, "")                                                              \
-	X(PRINT, 8, 0, 1, 1, "text, bytes")                                                        \
-	X(STOP, 9, 2, 3, 1, "enum abi_stop, gpa, text, bytes: stop the VM for this reason")        \
-	X(HALT, 10, -1, -1, 0, "nothing left to do")                                               \
-	X(SLEEP, 11, -1, -1, 0, "milliseconds")                                                    \
+#define GUEST_CALL_TABLE(X)                                                                    \
+	X(BOOTINFO, 0, -1, -1, 0, "buffer for struct guest_bootinfo")                          \
+	X(PROTECT, 1, 0, 1, 16, "struct abi_range[], count: turn secure, these are necessary") \
+	X(SHARE, 2, -1, -1, 0, "gpa, bytes: content kept")                                     \
+	X(UNSHARE, 3, -1, -1, 0, "gpa, bytes: content kept")                                   \
+	X(RELEASE, 4, -1, -1, 0, "gpa, bytes: give pages up for unplugging; content lost")     \
+	X(DMA, 5, -1, -1, 0, "gpa, bytes: the device complements every byte")                  \
+	X(REBOOT, 6, 0, 1, 8, "uint64_t[], count: handed back in guest_bootinfo.resume")       \
+	X(POWEROFF, 7, -1, -1, 0, "")                                                          \
+	X(PRINT, 8, 0, 1, 1, "text, bytes")                                                    \
+	X(STOP, 9, 2, 3, 1, "enum abi_stop, gpa, text, bytes: stop the VM for this reason")    \
+	X(HALT, 10, -1, -1, 0, "nothing left to do")                                           \
+	X(SLEEP, 11, -1, -1, 0, "milliseconds")                                                \
 	X(BARRIER, 12, -1, -1, 0, "key, vCPUs that meet: returns when all have come")
 
 enum guest_call {
@@ -58,9 +58,9 @@ struct guest_bootinfo {
  * Where a workload guest finds its program: at GUEST_TEXT_GPA a struct guest_text, then
  * the text.  Everything below GUEST_LOW_END belongs to the interpreter.
  */
-#define GUEST_TEXT_GPA	0x80000u
-#define GUEST_TEXT_MAX	0x80000u /* with the struct */
-#define GUEST_LOW_END	0x100000u
+#define GUEST_TEXT_GPA   0x80000u
+#define GUEST_TEXT_MAX   0x80000u /* with the struct */
+#define GUEST_LOW_END    0x100000u
 #define GUEST_TEXT_MAGIC 0x7478657468746cull
 
 struct guest_text {

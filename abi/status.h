@@ -12,8 +12,8 @@
 #include <stdint.h>
 
 #define ABI_STATUS_MAGIC 0x7361746c
-#define ABI_STATUS_PAGE	 4096u
-#define ABI_NAME_MAX	 63u
+#define ABI_STATUS_PAGE  4096u
+#define ABI_NAME_MAX     63u
 
 enum abi_vm_state {
 	ABI_VM_STARTING = 0,
@@ -21,7 +21,7 @@ enum abi_vm_state {
 	ABI_VM_SECURE = 2,     /* running, protected */
 	ABI_VM_STOPPED = 3,    /* vCPUs have stopped */
 	ABI_VM_FORGETTING = 4, /* the hypervisor is gone, memory is being destroyed */
-	ABI_VM_GONE = 5	       /* all memory is back */
+	ABI_VM_GONE = 5        /* all memory is back */
 };
 
 struct abi_status_page {
@@ -30,20 +30,20 @@ struct abi_status_page {
 	int32_t uv_pid;
 	int32_t hv_pid;
 	char name[ABI_NAME_MAX + 1]; /* written by the hypervisor, NUL-terminated */
-	uint32_t state;		     /* enum abi_vm_state */
+	uint32_t state;              /* enum abi_vm_state */
 	uint32_t vcpus;
 	uint32_t executor; /* enum abi_executor */
 	uint32_t pressure; /* 0 none, 1 raised, 2 high */
 	uint64_t memory_bytes;
 	uint64_t incarnation;
-	uint64_t resident_bytes;    /* of the current incarnation; refreshed about once a second */
-	uint64_t forget_bytes;	    /* set aside, still to destroy */
-	uint64_t forgotten_bytes;   /* destroyed since the start */
-	uint64_t forget_rate;	    /* bytes per second, over the last second of sweeping */
-	uint64_t stale_bytes;	    /* shared backing that waits to be discarded */
+	uint64_t resident_bytes;  /* of the current incarnation; refreshed about once a second */
+	uint64_t forget_bytes;    /* set aside, still to destroy */
+	uint64_t forgotten_bytes; /* destroyed since the start */
+	uint64_t forget_rate;     /* bytes per second, over the last second of sweeping */
+	uint64_t stale_bytes;     /* shared backing that waits to be discarded */
 	uint64_t quarantined_bytes;
-	uint64_t started_ns;	    /* CLOCK_REALTIME */
-	uint64_t updated_ns;	    /* CLOCK_MONOTONIC */
+	uint64_t started_ns; /* CLOCK_REALTIME */
+	uint64_t updated_ns; /* CLOCK_MONOTONIC */
 };
 
 _Static_assert(sizeof(struct abi_status_page) <= ABI_STATUS_PAGE, "one page");

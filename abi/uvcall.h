@@ -27,35 +27,35 @@
 /* The descriptor on which lethe-uv finds its socket. */
 #define ABI_SOCKET_FD 3
 
-#define ABI_MAX_SLOTS	     32u
-#define ABI_MAX_VCPUS	     64u
-#define ABI_MAX_RANGES	     128u
+#define ABI_MAX_SLOTS        32u
+#define ABI_MAX_VCPUS        64u
+#define ABI_MAX_RANGES       128u
 #define ABI_MEASUREMENT_SIZE 48u /* SHA-384 */
-#define ABI_BULK_SIZE	     (1u << 20)
-#define ABI_MAX_PACKET	     4096u
+#define ABI_BULK_SIZE        (1u << 20)
+#define ABI_MAX_PACKET       4096u
 
 /*
  * Answers.  X(name, number, errno that liblethe returns for it, meaning)
  */
-#define ABI_STATUS_TABLE(X)                                                                        \
-	X(OK, 0, 0, "done")                                                                        \
-	X(INVALID, 1, EINVAL, "an argument is malformed")                                          \
-	X(RANGE, 2, ERANGE, "a range wraps or lies beyond the address space")                      \
-	X(NO_MEMORY, 3, ENOMEM, "not enough memory")                                               \
-	X(BUSY, 4, EBUSY, "vCPUs run, or the object is in use")                                    \
-	X(DENIED, 5, EPERM, "the page is private, or the call is not for this caller")             \
-	X(EXISTS, 6, EEXIST, "the id or a part of the range is taken")                             \
-	X(NOT_FOUND, 7, ENOENT, "no such slot, range or object")                                   \
-	X(WRONG_STATE, 8, EPROTO, "not in this state of the VM")                                   \
-	X(UNKNOWN_CALL, 9, ENOTTY, "no such call")                                                 \
-	X(VERSION, 10, EPROTONOSUPPORT, "another version of the interface")                        \
-	X(NOT_SUPPORTED, 11, EOPNOTSUPP, "not supported here, or switched off")                    \
-	X(PENDING, 12, EALREADY, "one is set aside whose destruction has not begun")               \
-	X(NOTHING, 13, ENODATA, "nothing is protected, or nothing is set aside")                   \
-	X(CANCELLED, 14, ECANCELED, "cancelled; the rest is kept for later")                       \
-	X(QUARANTINED, 15, EUCLEAN, "memory could not be destroyed and is kept out of use")        \
-	X(IO, 16, EIO, "the host failed an operation")                                             \
-	X(BAD_PAGE, 17, EBADMSG, "a sealed page failed its check")                                 \
+#define ABI_STATUS_TABLE(X)                                                                 \
+	X(OK, 0, 0, "done")                                                                 \
+	X(INVALID, 1, EINVAL, "an argument is malformed")                                   \
+	X(RANGE, 2, ERANGE, "a range wraps or lies beyond the address space")               \
+	X(NO_MEMORY, 3, ENOMEM, "not enough memory")                                        \
+	X(BUSY, 4, EBUSY, "vCPUs run, or the object is in use")                             \
+	X(DENIED, 5, EPERM, "the page is private, or the call is not for this caller")      \
+	X(EXISTS, 6, EEXIST, "the id or a part of the range is taken")                      \
+	X(NOT_FOUND, 7, ENOENT, "no such slot, range or object")                            \
+	X(WRONG_STATE, 8, EPROTO, "not in this state of the VM")                            \
+	X(UNKNOWN_CALL, 9, ENOTTY, "no such call")                                          \
+	X(VERSION, 10, EPROTONOSUPPORT, "another version of the interface")                 \
+	X(NOT_SUPPORTED, 11, EOPNOTSUPP, "not supported here, or switched off")             \
+	X(PENDING, 12, EALREADY, "one is set aside whose destruction has not begun")        \
+	X(NOTHING, 13, ENODATA, "nothing is protected, or nothing is set aside")            \
+	X(CANCELLED, 14, ECANCELED, "cancelled; the rest is kept for later")                \
+	X(QUARANTINED, 15, EUCLEAN, "memory could not be destroyed and is kept out of use") \
+	X(IO, 16, EIO, "the host failed an operation")                                      \
+	X(BAD_PAGE, 17, EBADMSG, "a sealed page failed its check")                          \
 	X(AGAIN, 18, EAGAIN, "overlaps an operation under way; try again")
 
 enum abi_status {
@@ -87,28 +87,26 @@ enum abi_security {
 /*
  * X(name, number, argument struct, result struct, descriptors passed, phases, security)
  */
-#define ABI_CALL_TABLE(X)                                                                          \
-	X(HELLO, 1, abi_hello, abi_hello_ret, 0, ABI_PHASE_NEW, ABI_SEC_ANY)                       \
-	X(VM_CREATE, 2, abi_vm_create, abi_none, 3, ABI_PHASE_GREETED, ABI_SEC_ANY)                \
-	X(SLOT_REGISTER, 3, abi_slot, abi_none, 1, ABI_PHASE_VM, ABI_SEC_REST)                     \
-	X(SLOT_UNREGISTER, 4, abi_slot, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                   \
-	X(INIT_START, 5, abi_none, abi_none, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,               \
-	  ABI_SEC_NORMAL)                                                                          \
-	X(PAGE_IN, 6, abi_page_in, abi_page_in_ret, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,        \
-	  ABI_SEC_TRANSIENT)                                                                       \
-	X(INIT_DONE, 7, abi_none, abi_init_done_ret, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,       \
-	  ABI_SEC_TRANSIENT)                                                                       \
-	X(INIT_ABORT, 8, abi_none, abi_none, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,               \
-	  ABI_SEC_TRANSIENT)                                                                       \
-	X(VM_START, 9, abi_none, abi_vm_start_ret, 0, ABI_PHASE_SETUP, ABI_SEC_REST)               \
-	X(VM_STOP, 10, abi_none, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                           \
-	X(PREPARE, 11, abi_none, abi_prepare_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                    \
-	X(PERFORM, 12, abi_none, abi_perform_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                    \
-	X(CANCEL, 13, abi_none, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                            \
-	X(RESET, 14, abi_none, abi_perform_ret, 0, ABI_PHASE_SETUP | ABI_PHASE_STOPPED,            \
-	  ABI_SEC_ANY)                                                                             \
-	X(MEM_READ, 15, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                          \
-	X(MEM_WRITE, 16, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                         \
+#define ABI_CALL_TABLE(X)                                                                    \
+	X(HELLO, 1, abi_hello, abi_hello_ret, 0, ABI_PHASE_NEW, ABI_SEC_ANY)                 \
+	X(VM_CREATE, 2, abi_vm_create, abi_none, 4, ABI_PHASE_GREETED, ABI_SEC_ANY)          \
+	X(SLOT_REGISTER, 3, abi_slot, abi_none, 1, ABI_PHASE_VM, ABI_SEC_REST)               \
+	X(SLOT_UNREGISTER, 4, abi_slot, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)             \
+	X(INIT_START, 5, abi_none, abi_none, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,         \
+		ABI_SEC_NORMAL)                                                              \
+	X(PAGE_IN, 6, abi_page_in, abi_page_in_ret, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING,  \
+		ABI_SEC_TRANSIENT)                                                           \
+	X(INIT_DONE, 7, abi_none, abi_init_done_ret, 0, ABI_PHASE_SETUP | ABI_PHASE_RUNNING, \
+		ABI_SEC_TRANSIENT)                                                           \
+	X(INIT_ABORT, 8, abi_none, abi_none, 0, ABI_PHASE_VM, ABI_SEC_TRANSIENT)             \
+	X(VM_START, 9, abi_none, abi_vm_start_ret, 0, ABI_PHASE_SETUP, ABI_SEC_REST)         \
+	X(VM_STOP, 10, abi_none, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                     \
+	X(PREPARE, 11, abi_none, abi_prepare_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)              \
+	X(PERFORM, 12, abi_none, abi_perform_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)              \
+	X(CANCEL, 13, abi_none, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                      \
+	X(RESET, 14, abi_none, abi_perform_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                \
+	X(MEM_READ, 15, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                    \
+	X(MEM_WRITE, 16, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                   \
 	X(INFO, 17, abi_none, abi_info_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)
 
 enum abi_call {
@@ -143,27 +141,29 @@ struct abi_hello {
 
 struct abi_hello_ret {
 	uint32_t version; /* OUT: the ultravisor's; also sent with ABI_ST_VERSION */
-	int32_t pid;	  /* OUT: the ultravisor's process id */
+	int32_t pid;      /* OUT: the ultravisor's process id */
 };
 
 /* abi_vm_create.executor */
 enum abi_executor { ABI_EXEC_SW = 1, ABI_EXEC_KVM = 2 };
 
 /* abi_vm_create.flags */
-#define ABI_VM_LAZY_OFF	     1u /* the kill switch: PREPARE refuses */
-#define ABI_VM_WIPE_OFF	     2u /* freed memory is left for the kernel to clear */
+#define ABI_VM_LAZY_OFF      1u /* the kill switch: PREPARE refuses */
+#define ABI_VM_WIPE_OFF      2u /* freed memory is left for the kernel to clear */
 #define ABI_VM_SHARE_MAPPED  4u /* conversions lay the memfd over the window */
 #define ABI_VM_DISCARD_EAGER 8u /* stale shared pages are punched before unshare returns */
 
 /*
  * Descriptors: the vCPU exit pages (memfd of vcpus * 4096 bytes, sealed against
  * resizing), the bulk buffer (memfd of ABI_BULK_SIZE bytes, likewise), the status file
- * (at least 4096 bytes, a regular file or memfd).
+ * (at least 4096 bytes, a regular file or memfd) whose name field is filled in, and the
+ * VM's folder in the runtime directory, which the ultravisor removes at its end, with the
+ * files `status` and `control` in it.
  */
 struct abi_vm_create {
-	uint32_t vcpus;	   /* IN: 1 .. ABI_MAX_VCPUS */
+	uint32_t vcpus;    /* IN: 1 .. ABI_MAX_VCPUS */
 	uint32_t executor; /* IN: enum abi_executor */
-	uint32_t flags;	   /* IN: ABI_VM_* */
+	uint32_t flags;    /* IN: ABI_VM_* */
 	uint32_t reserved;
 };
 
@@ -171,12 +171,12 @@ struct abi_vm_create {
 struct abi_slot {
 	uint32_t id; /* IN: 0 .. ABI_MAX_SLOTS - 1 */
 	uint32_t reserved;
-	uint64_t gpa;	/* IN: page-aligned */
+	uint64_t gpa;   /* IN: page-aligned */
 	uint64_t bytes; /* IN: whole pages; 0 for UNREGISTER */
 };
 
 struct abi_page_in {
-	uint64_t gpa;	/* IN: page-aligned */
+	uint64_t gpa;   /* IN: page-aligned */
 	uint64_t bytes; /* IN: whole pages, inside one slot */
 };
 
@@ -185,10 +185,10 @@ struct abi_page_in_ret {
 };
 
 struct abi_init_done_ret {
-	uint64_t pages_copied;				/* OUT */
-	uint64_t pages_secured;				/* OUT: made secure without a copy */
-	uint64_t duration_ns;				/* OUT: vCPUs paused to vCPUs going on */
-	uint8_t measurement[ABI_MEASUREMENT_SIZE];	/* OUT */
+	uint64_t pages_copied;                     /* OUT */
+	uint64_t pages_secured;                    /* OUT: made secure without a copy */
+	uint64_t duration_ns;                      /* OUT: vCPUs paused to vCPUs going on */
+	uint8_t measurement[ABI_MEASUREMENT_SIZE]; /* OUT */
 };
 
 struct abi_vm_start_ret {
@@ -202,21 +202,21 @@ struct abi_prepare_ret {
 
 struct abi_perform_ret {
 	uint64_t incarnation; /* OUT: the last one destroyed or begun */
-	uint64_t bytes;	      /* OUT: bytes destroyed by this call */
-	uint64_t left;	      /* OUT: bytes still to destroy */
+	uint64_t bytes;       /* OUT: bytes destroyed by this call */
+	uint64_t left;        /* OUT: bytes still to destroy */
 	uint64_t quarantined; /* OUT: bytes kept out of use because a step failed */
 	uint64_t duration_ns; /* OUT */
 };
 
 /* Copies between the bulk buffer's start and guest memory that is shared. */
 struct abi_mem {
-	uint64_t gpa;	/* IN: any alignment */
+	uint64_t gpa;   /* IN: any alignment */
 	uint32_t bytes; /* IN: 1 .. ABI_BULK_SIZE */
 	uint32_t reserved;
 };
 
 struct abi_info_ret {
-	uint32_t phase;	      /* OUT: enum abi_phase */
+	uint32_t phase;       /* OUT: enum abi_phase */
 	uint32_t security;    /* OUT: enum abi_security */
 	uint64_t incarnation; /* OUT */
 	uint64_t shared_pages;

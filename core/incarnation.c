@@ -21,8 +21,8 @@ bool incarnation_set_state(struct incarnation *inc, enum incarnation_state to)
 	return true;
 }
 
-struct incarnation *incarnation_find(const struct incarnation_queue *q,
-	enum incarnation_state state)
+struct incarnation *incarnation_find(
+	const struct incarnation_queue *q, enum incarnation_state state)
 {
 	for (struct incarnation *i = q->first; i != NULL; i = i->next) {
 		if (i->state == state)

@@ -40,15 +40,15 @@ struct incarnation_queue {
 };
 
 /* Returns false, changing nothing, if the edge is not legal. */
-__attribute__((warn_unused_result)) bool incarnation_set_state(struct incarnation *inc,
-	enum incarnation_state to);
+__attribute__((warn_unused_result)) bool incarnation_set_state(
+	struct incarnation *inc, enum incarnation_state to);
 
 /* Appends @inc, in state SET_ASIDE or LEFT.  0; -EALREADY if SET_ASIDE is taken. */
 int incarnation_push(struct incarnation_queue *q, struct incarnation *inc);
 
 /* The one in @state, the oldest first; NULL if none. */
-struct incarnation *incarnation_find(const struct incarnation_queue *q,
-	enum incarnation_state state);
+struct incarnation *incarnation_find(
+	const struct incarnation_queue *q, enum incarnation_state state);
 
 /* Takes @inc out of the queue. */
 void incarnation_remove(struct incarnation_queue *q, struct incarnation *inc);

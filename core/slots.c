@@ -52,7 +52,8 @@ int slots_find_range(const struct slot_table *t, struct gfn_range range)
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
 		struct gfn_range s = t->slot[i].range;
 
-		if (t->slot[i].used && range.start.v >= s.start.v && range_end(range) <= range_end(s))
+		if (t->slot[i].used && range.start.v >= s.start.v &&
+			range_end(range) <= range_end(s))
 			return (int)i;
 	}
 	return -ENOENT;

@@ -10,18 +10,14 @@ struct edge {
 };
 
 static const struct edge phase_edges[] = {
-	{PHASE_NEW, PHASE_GREETED},
-	{PHASE_GREETED, PHASE_SETUP},
-	{PHASE_SETUP, PHASE_RUNNING},
-	{PHASE_SETUP, PHASE_STOPPED},	/* stopped before its first instruction */
-	{PHASE_RUNNING, PHASE_STOPPED},
-	{PHASE_STOPPED, PHASE_SETUP},	/* the next incarnation */
-	{PHASE_SETUP, PHASE_SETUP},	/* reset before start */
+	{PHASE_NEW, PHASE_GREETED}, {PHASE_GREETED, PHASE_SETUP}, {PHASE_SETUP, PHASE_RUNNING},
+	{PHASE_SETUP, PHASE_STOPPED}, /* stopped before its first instruction */
+	{PHASE_RUNNING, PHASE_STOPPED}, {PHASE_STOPPED, PHASE_SETUP}, /* the next incarnation */
+	{PHASE_SETUP, PHASE_SETUP},                                   /* reset before start */
 };
 
 static const struct edge security_edges[] = {
-	{SECURITY_NORMAL, SECURITY_TRANSIENT},
-	{SECURITY_TRANSIENT, SECURITY_SECURE},
+	{SECURITY_NORMAL, SECURITY_TRANSIENT}, {SECURITY_TRANSIENT, SECURITY_SECURE},
 	{SECURITY_TRANSIENT, SECURITY_NORMAL}, /* abort, reset */
 	{SECURITY_SECURE, SECURITY_NORMAL},    /* set aside, reset */
 	{SECURITY_NORMAL, SECURITY_NORMAL},    /* reset of a normal VM */

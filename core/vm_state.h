@@ -15,7 +15,7 @@
 #include <stdbool.h>
 
 enum vm_phase {
-	PHASE_NEW = 1,	   /* connected.  Only HELLO. */
+	PHASE_NEW = 1,     /* connected.  Only HELLO. */
 	PHASE_GREETED = 2, /* versions agree.  Only VM_CREATE. */
 	PHASE_SETUP = 4,   /* memory may be added, loaded, protected; no vCPU has run */
 	PHASE_RUNNING = 8, /* vCPU threads may be inside guest code */
@@ -23,9 +23,9 @@ enum vm_phase {
 };
 
 enum vm_security {
-	SECURITY_NORMAL = 1,	/* memory is the hypervisor's */
+	SECURITY_NORMAL = 1,    /* memory is the hypervisor's */
 	SECURITY_TRANSIENT = 2, /* private windows are being filled; vCPUs are paused */
-	SECURITY_SECURE = 4	/* memory is private unless shared */
+	SECURITY_SECURE = 4     /* memory is private unless shared */
 };
 
 struct vm_state {
@@ -38,8 +38,8 @@ struct vm_state vm_state_initial(void);
 
 /* Return false, changing nothing, if the edge is not legal.  The result must be checked. */
 __attribute__((warn_unused_result)) bool vm_state_set_phase(struct vm_state *s, enum vm_phase to);
-__attribute__((warn_unused_result)) bool vm_state_set_security(struct vm_state *s,
-	enum vm_security to);
+__attribute__((warn_unused_result)) bool vm_state_set_security(
+	struct vm_state *s, enum vm_security to);
 
 const char *vm_phase_name(enum vm_phase phase);
 const char *vm_security_name(enum vm_security security);

@@ -22,7 +22,8 @@ static inline struct timespec clock_deadline(uint64_t ns)
 {
 	uint64_t t = clock_ns() + ns;
 
-	return (struct timespec){.tv_sec = (time_t)(t / NS_PER_SEC), .tv_nsec = (long)(t % NS_PER_SEC)};
+	return (struct timespec){
+		.tv_sec = (time_t)(t / NS_PER_SEC), .tv_nsec = (long)(t % NS_PER_SEC)};
 }
 
 #endif

@@ -16,4 +16,14 @@ int futex_wait(uint32_t *word, uint32_t expected, const struct timespec *relativ
 /* Wakes up to @count sleepers. */
 void futex_wake(uint32_t *word, int count);
 
+/* A step of a spin before a futex_wait(). */
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#else
+	__asm__ volatile("" : : : "memory");
+#endif
+}
+
 #endif

@@ -68,8 +68,8 @@ static unsigned int take_fds(struct msghdr *msg, int *fds, unsigned int max)
 	return total;
 }
 
-ssize_t socket_recv(int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds,
-	unsigned int *ret_nfds)
+ssize_t socket_recv(
+	int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds, unsigned int *ret_nfds)
 {
 	union fd_control control;
 	struct iovec iov = {.iov_base = buf, .iov_len = len};

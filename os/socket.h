@@ -23,7 +23,7 @@ int socket_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, uns
  * -EMSGSIZE if it was longer than @len or carried more than @max_fds descriptors (all
  * are closed then).  Received descriptors are close-on-exec and the caller's to close.
  */
-ssize_t socket_recv(int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds,
-	unsigned int *ret_nfds);
+ssize_t socket_recv(
+	int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds, unsigned int *ret_nfds);
 
 #endif

@@ -9,7 +9,7 @@
 #include "base/failpoint.h"
 #include "base/types.h"
 
-#define PROT_RW	  (PROT_READ | PROT_WRITE)
+#define PROT_RW   (PROT_READ | PROT_WRITE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 /* Reserves @bytes of address space at a multiple of 2M. */

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * uv calls: the end of an incarnation.
+ *
+ * PREPARE moves all memory of a protected incarnation aside in constant time; PERFORM
+ * destroys it from the sweeper; RESET is the old way, destroying before it answers.
+ * After PREPARE or RESET the VM has no slots and is normal, ready to be set up again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "uv/dispatch.h"
+#include "uv/slot.h"
+#include "uv/sweeper.h"
+#include "uv/switch.h"
+#include "uv/vcpu.h"
+
+/* STOPPED or SETUP => SETUP, NORMAL, without memory.  Caller holds vm->lock. */
+static void move_out(struct uv_vm *vm, struct dying *d)
+{
+	d->left = uv_vm_resident(vm);
+	pthread_rwlock_wrlock(&vm->memory);
+	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
+		if (vm->slots.slot[i].used)
+			slot_take(vm, i, d);
+	}
+	range_map_clear(vm->attr);
+	pthread_rwlock_unlock(&vm->memory);
+	if (!vm_state_set_security(&vm->state, SECURITY_NORMAL) ||
+		!vm_state_set_phase(&vm->state, PHASE_SETUP))
+		log_error("an incarnation ended in a wrong state");
+	vm->incarnation++;
+}
+
+static int check_prepare(const struct uv_vm *vm)
+{
+	if ((vm->flags & ABI_VM_LAZY_OFF) != 0)
+		return -EOPNOTSUPP;
+	if (vm->state.phase == PHASE_RUNNING)
+		return -EBUSY;
+	if (vm->state.security != SECURITY_SECURE)
+		return -ENODATA;
+	if (incarnation_find(&vm->dying, INC_SET_ASIDE) != NULL)
+		return -EALREADY;
+	return 0;
+}
+
+/* A vCPU that has just posted the exit that led here may still be on its way out. */
+static void wait_until_ended(struct uv_vm *vm)
+{
+	enum vm_phase phase;
+
+	pthread_mutex_lock(&vm->lock);
+	phase = vm->state.phase;
+	pthread_mutex_unlock(&vm->lock);
+	if (phase == PHASE_STOPPED)
+		vcpus_stop(vm, NULL);
+}
+
+int call_prepare(struct uv_vm *vm, const struct call *c)
+{
+	struct dying *d;
+	int ret;
+
+	wait_until_ended(vm);
+	pthread_mutex_lock(&vm->lock);
+	ret = check_prepare(vm);
+	d = ret == 0 ? dying_new(vm->incarnation) : NULL;
+	if (ret == 0 && d == NULL)
+		ret = -ENOMEM;
+	if (ret == 0) {
+		c->result->prepare.incarnation = vm->incarnation;
+		move_out(vm, d);
+		c->result->prepare.resident = d->left;
+		d->inc.state = INC_SET_ASIDE;
+		ret = incarnation_push(&vm->dying, &d->inc);
+		uv_vm_publish(vm);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+static void answer_perform(
+	struct uv_vm *vm, uint32_t seq, int result, const struct abi_perform_ret *figures)
+{
+	dispatch_answer(
+		vm, ABI_CALL_PERFORM, seq, result, &(union call_result){.perform = *figures});
+}
+
+int call_perform(struct uv_vm *vm, const struct call *c)
+{
+	int ret;
+
+	pthread_mutex_lock(&vm->lock);
+	ret = sweeper_perform(vm->sweeper, c->seq, answer_perform);
+	pthread_mutex_unlock(&vm->lock);
+	return ret == 0 ? CALL_LATER : ret;
+}
+
+int call_cancel(struct uv_vm *vm, const struct call *c)
+{
+	return sweeper_cancel(vm->sweeper);
+}
+
+/* Destroys the oldest incarnation that nobody works on.  False when there is none. */
+static bool destroy_waiting(struct uv_vm *vm, struct abi_perform_ret *figures, int *result)
+{
+	struct incarnation *inc;
+	struct dying *d;
+	int ret;
+
+	pthread_mutex_lock(&vm->lock);
+	inc = incarnation_find(&vm->dying, INC_LEFT);
+	if (inc == NULL)
+		inc = incarnation_find(&vm->dying, INC_SET_ASIDE);
+	if (inc != NULL)
+		incarnation_remove(&vm->dying, inc);
+	pthread_mutex_unlock(&vm->lock);
+	d = (struct dying *)inc;
+	if (d == NULL)
+		return false;
+	ret = sweep_now(vm, d, figures);
+	if (ret < 0)
+		*result = ret;
+	pthread_mutex_lock(&vm->lock);
+	vm->quarantined_bytes += d->quarantined;
+	pthread_mutex_unlock(&vm->lock);
+	dying_free(d);
+	return true;
+}
+
+int destroy_all_waiting(struct uv_vm *vm, struct abi_perform_ret *figures)
+{
+	int result = 0;
+
+	while (destroy_waiting(vm, figures, &result))
+		;
+	return result;
+}
+
+/*
+ * Any => SETUP, NORMAL.  Private memory is destroyed before this answers; that of a
+ * normal VM holds no secret and is left to the sweeper, but for the kill switch.
+ */
+int call_reset(struct uv_vm *vm, const struct call *c)
+{
+	bool leave = false;
+	struct dying *d;
+	int ret = 0;
+
+	wait_until_ended(vm);
+	pthread_mutex_lock(&vm->lock);
+	d = vm->state.phase == PHASE_RUNNING ? NULL : dying_new(vm->incarnation);
+	if (d == NULL)
+		ret = vm->state.phase == PHASE_RUNNING ? -EBUSY : -ENOMEM;
+	if (ret == 0) {
+		switch_abandon(vm);
+		leave = vm->state.security == SECURITY_NORMAL && (vm->flags & ABI_VM_LAZY_OFF) == 0;
+		move_out(vm, d);
+		dying_leave(vm, d, leave);
+		uv_vm_publish(vm);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret < 0 || leave ? ret : destroy_all_waiting(vm, &c->result->perform);
+}

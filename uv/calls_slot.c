@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* uv calls: memslots. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "os/memfd.h"
+#include "uv/dispatch.h"
+#include "uv/executor.h"
+#include "uv/slot.h"
+#include "uv/sweeper.h"
+#include "uv/vcpu.h"
+
+struct dying *dying_new(uint64_t number)
+{
+	struct dying *d = failpoint("uv-dying") < 0 ? NULL : calloc(1, sizeof(*d));
+
+	if (d == NULL)
+		return NULL;
+	d->inc.number = number;
+	for (unsigned int i = 0; i < SLOTS_MAX; i++)
+		d->memfd[i] = -1;
+	return d;
+}
+
+void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
+{
+	d->inc.state = INC_LEFT;
+	d->background = background;
+	/* Only a second SET_ASIDE is ever refused. */
+	(void)incarnation_push(&vm->dying, &d->inc);
+	if (background)
+		sweeper_poke(vm->sweeper);
+}
+
+void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
+{
+	struct slot_memory *m = &vm->memory_of[id];
+
+	d->window[id] = m->window;
+	d->secret[id] = vm->state.security == SECURITY_SECURE;
+	pthread_mutex_lock(&vm->stale_lock);
+	d->memfd[id] = m->memfd;
+	range_map_free(m->stale);
+	*m = (struct slot_memory){.memfd = -1};
+	pthread_mutex_unlock(&vm->stale_lock);
+	slots_remove(&vm->slots, id);
+	if (vm->executor->slot_changed != NULL && vm->executor->slot_changed(vm, id) < 0)
+		log_error("slot %u could not be taken from the executor", id);
+}
+
+/* A window for a new slot: private at once in a protected VM, else the memfd itself. */
+static int make_memory(struct uv_vm *vm, int memfd, uint64_t bytes, struct slot_memory *ret)
+{
+	struct slot_memory m = {.memfd = memfd, .stale = range_map_new()};
+	int err;
+
+	if (m.stale == NULL)
+		return -ENOMEM;
+	if (vm->state.security == SECURITY_SECURE)
+		err = window_private(bytes, &m.window);
+	else
+		err = window_shared(memfd, bytes, &m.window);
+	if (err < 0) {
+		range_map_free(m.stale);
+		return err;
+	}
+	*ret = m;
+	return 0;
+}
+
+static int add(struct uv_vm *vm, unsigned int id, struct gfn_range range, int memfd)
+{
+	struct slot_memory m;
+	int ret = slots_check_add(&vm->slots, id, range);
+
+	if (ret == 0)
+		ret = make_memory(vm, memfd, range_bytes(range), &m);
+	if (ret < 0)
+		return ret;
+
+	pthread_rwlock_wrlock(&vm->memory);
+	slots_add(&vm->slots, id, range);
+	pthread_mutex_lock(&vm->stale_lock);
+	vm->memory_of[id] = m;
+	pthread_mutex_unlock(&vm->stale_lock);
+	if (vm->executor->slot_changed != NULL)
+		ret = vm->executor->slot_changed(vm, id);
+	if (ret < 0) {
+		slots_remove(&vm->slots, id);
+		(void)window_unmap(&m.window);
+		range_map_free(m.stale);
+		pthread_mutex_lock(&vm->stale_lock);
+		vm->memory_of[id] = (struct slot_memory){.memfd = -1};
+		pthread_mutex_unlock(&vm->stale_lock);
+	}
+	pthread_rwlock_unlock(&vm->memory);
+	return ret;
+}
+
+int call_slot_register(struct uv_vm *vm, const struct call *c)
+{
+	const struct abi_slot *a = &c->args->slot;
+	struct gfn_range range;
+	int ret = checked_gfn_range(a->gpa, a->bytes, &range);
+
+	if (ret == 0)
+		ret = memfd_check(c->fds[0], a->bytes);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&vm->lock);
+	if (vm->state.security == SECURITY_TRANSIENT)
+		ret = -EPROTO;
+	if (ret == 0)
+		ret = add(vm, a->id, range, c->fds[0]);
+	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+/* In a protected VM that has run, a slot goes only if the guest gave all of it up. */
+static int check_remove(struct uv_vm *vm, unsigned int id)
+{
+	int ret = slots_check(&vm->slots, id);
+	struct gfn_range r;
+
+	if (ret < 0)
+		return ret;
+	if (vm->state.security == SECURITY_TRANSIENT)
+		return -EPROTO;
+	r = vm->slots.slot[id].range;
+	if (vm->state.security == SECURITY_SECURE &&
+		!range_map_all(vm->attr, r.start.v, range_end(r), ATTR_RELEASED))
+		return -EBUSY;
+	/* Memory does not vanish under a running guest that was not asked. */
+	if (vm->state.security == SECURITY_NORMAL && vm->state.phase == PHASE_RUNNING)
+		return -EBUSY;
+	return 0;
+}
+
+int call_slot_unregister(struct uv_vm *vm, const struct call *c)
+{
+	unsigned int id = c->args->slot.id;
+	struct dying *d;
+	int ret;
+
+	if (c->args->slot.gpa != 0 || c->args->slot.bytes != 0)
+		return -EINVAL;
+	pthread_mutex_lock(&vm->lock);
+	ret = check_remove(vm, id);
+	d = ret == 0 ? dying_new(vm->incarnation) : NULL;
+	if (ret == 0 && d == NULL)
+		ret = -ENOMEM;
+	if (ret == 0) {
+		struct gfn_range r = vm->slots.slot[id].range;
+
+		ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_PRIVATE);
+	}
+	if (ret == 0) {
+		pthread_rwlock_wrlock(&vm->memory);
+		slot_take(vm, id, d);
+		pthread_rwlock_unlock(&vm->memory);
+		dying_leave(vm, d, true);
+	} else {
+		free(d);
+	}
+	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Conversions of GFN ranges between private, shared and released.
+ *
+ * A conversion by the guest is a transaction: check and mark pending; ask the
+ * hypervisor; commit or roll back; answer the vCPU.  The range lies in one slot and is
+ * converted whole or not at all.
+ */
+#ifndef UV_CONVERT_H
+#define UV_CONVERT_H
+
+#include "uv/vm.h"
+
+/*
+ * SHARE or UNSHARE by @v, which is outside.  0 or a negated status, or GUEST_CALL_ENDED.
+ * INVALID alignment or size; RANGE; NOT_FOUND not in one slot; NOTHING not protected;
+ * AGAIN overlaps another conversion; DENIED the range holds released pages; what the
+ * hypervisor refused with; NO_MEMORY.  A range that is already so answers 0 at once.
+ */
+int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool to_shared);
+
+/*
+ * RELEASE: the guest gives private pages up; their content is destroyed now.
+ * Errors as above; -EPERM a page is shared.
+ */
+int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * lethe-uv: the ultravisor, one process per VM.
+ *
+ * It owns guest memory and vCPUs and serves uv calls from the one socket that it is born
+ * with.  When the other end closes, for whatever reason, it destroys all memory and
+ * exits; nobody waits for it.
+ *
+ * Trusted: the kernel, root, this process.  Everything that arrives is checked.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "os/clock.h"
+#include "os/sandbox.h"
+#include "uv/dispatch.h"
+#include "uv/vm.h"
+
+/* How often `lethe ps` gets new figures. */
+#define PUBLISH_MS 1000
+
+static volatile sig_atomic_t told_to_end;
+
+static void on_end(int sig)
+{
+	told_to_end = 1;
+}
+
+/* Only interrupts a wait. */
+static void on_kick(int sig)
+{
+}
+
+/* The hypervisor's terminal and its keys are not ours; a kick must not end us. */
+static void setup_signals(void)
+{
+	struct sigaction end = {.sa_handler = on_end}, kick = {.sa_handler = on_kick};
+
+	sigaction(SIGTERM, &end, NULL);
+	sigaction(SIGUSR1, &kick, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int check_socket(void)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (getsockopt(ABI_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+		type != SOCK_SEQPACKET) {
+		fprintf(stderr,
+			"lethe-uv: no socket on descriptor %d: "
+			"this program is started by lethe (see lethe-uv(8))\n",
+			ABI_SOCKET_FD);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static void serve(struct uv_vm *vm)
+{
+	struct pollfd p = {.fd = vm->socket, .events = POLLIN};
+	bool open = true;
+
+	while (open && !told_to_end) {
+		int n = poll(&p, 1, PUBLISH_MS);
+
+		if (n > 0)
+			open = dispatch_one(vm);
+		pthread_mutex_lock(&vm->lock);
+		if (n == 0)
+			uv_vm_publish(vm);
+		pthread_mutex_unlock(&vm->lock);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct uv_vm vm;
+	int ret;
+
+	if (check_socket() < 0)
+		return 2;
+	if (sandbox_reborn() < 0)
+		return 1;
+	log_setup("lethe-uv", LOG_ERROR, NULL);
+	setup_signals();
+	if (uv_vm_init(&vm, ABI_SOCKET_FD) < 0)
+		return 1;
+	if (sandbox_drop_capabilities() < 0)
+		return 1;
+	ret = sandbox_seccomp();
+	if (ret < 0 && ret != -EOPNOTSUPP)
+		return 1;
+	serve(&vm);
+	uv_vm_finish(&vm);
+	return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The measurement of a protected VM: SHA-384 over a sequence of records, each a type, its
+ * numbers and its content, so that no two sequences look alike.  All numbers are 64-bit
+ * little-endian.  docs/measurement.md has the format for verifiers.
+ */
+#ifndef UV_MEASURE_H
+#define UV_MEASURE_H
+
+#include <stdint.h>
+
+#include "abi/uvcall.h"
+
+struct measure;
+
+enum measure_record { MEASURE_VM = 1, MEASURE_SLOT = 2, MEASURE_PAGES = 3, MEASURE_REGISTERS = 4 };
+
+/* 0 or -ENOMEM. */
+int measure_new(struct measure **ret);
+void measure_free(struct measure *m);
+
+/*
+ * Begins a record.  For MEASURE_PAGES and MEASURE_REGISTERS @b is how many bytes of
+ * content follow through measure_content().  0 or -EIO.
+ */
+int measure_add(struct measure *m, enum measure_record type, uint64_t a, uint64_t b);
+int measure_content(struct measure *m, const void *content, uint64_t bytes);
+
+/* 0 or -EIO. */
+int measure_finish(struct measure *m, uint8_t ret[ABI_MEASUREMENT_SIZE]);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Memory of memslots: adding, taking away, handing over to an incarnation that leaves. */
+#ifndef UV_SLOT_H
+#define UV_SLOT_H
+
+#include "uv/vm.h"
+
+/* An empty struct dying for incarnation @number, or NULL. */
+struct dying *dying_new(uint64_t number);
+
+/*
+ * Queues @d as a leftover: for the sweeper as soon as it is idle (@background), or for
+ * the next who destroys.  Caller holds vm->lock.
+ */
+void dying_leave(struct uv_vm *vm, struct dying *d, bool background);
+
+/*
+ * Moves all memory of slot @id to @d and removes the slot.  Caller holds vm->lock, and
+ * vm->memory for writing.  Cannot fail.
+ */
+void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d);
+
+#endif

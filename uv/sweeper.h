@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The sweeper: the thread that does the linear work behind everybody's back.
+ *
+ * It destroys incarnations that are on their way out - finds what is resident, wipes it,
+ * gives it back, 2M at a time - and discards stale shared backing.  No lock is held over
+ * a chunk; between chunks it looks for a cancel.  Its place is kept in struct dying, so
+ * a cancelled destroy goes on where it was.
+ */
+#ifndef UV_SWEEPER_H
+#define UV_SWEEPER_H
+
+#include "uv/vm.h"
+
+struct sweeper;
+
+/* How a destroy ended.  Called without locks, on the thread that did it. */
+typedef void (*sweep_done_fn)(
+	struct uv_vm *vm, uint32_t seq, int result, const struct abi_perform_ret *figures);
+
+/* 0 or a negative errno. */
+int sweeper_new(struct uv_vm *vm, struct sweeper **ret);
+
+/* Ends the thread at its next chunk.  What is left stays queued in vm->dying. */
+void sweeper_free(struct sweeper *s);
+
+/* There is something to discard. */
+void sweeper_poke(struct sweeper *s);
+
+/*
+ * PERFORM: destroys what is set aside and what was left before; @done is called with
+ * @seq at the end.  Caller holds vm->lock.  0; -ENODATA nothing to destroy; -ENOMEM.
+ */
+int sweeper_perform(struct sweeper *s, uint32_t seq, sweep_done_fn done);
+
+/* CANCEL.  -ENODATA when no perform is under way. */
+int sweeper_cancel(struct sweeper *s);
+
+/*
+ * Destroys @d in the calling thread, to its end; 0 or -EUCLEAN.  @d is not queued.
+ */
+int sweep_now(struct uv_vm *vm, struct dying *d, struct abi_perform_ret *figures);
+
+/*
+ * Destroys all that is set aside or left, in the calling thread, but for what the sweeper
+ * is at.  0 or -EUCLEAN; adds to *figures.
+ */
+int destroy_all_waiting(struct uv_vm *vm, struct abi_perform_ret *figures);
+
+/* Wipes what is resident of a part of a window and gives it back.  0 or -errno. */
+int sweep_release(struct uv_vm *vm, const struct window *w, uint64_t offset, uint64_t bytes);
+
+/* Bytes still to destroy.  Caller holds vm->lock. */
+uint64_t sweep_left(const struct uv_vm *vm);
+
+/* Frees @d; its windows and descriptors must be gone or quarantined. */
+void dying_free(struct dying *d);
+
+#endif

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "uv/vcpu.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "base/failpoint.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "uv/executor.h"
+
+/* How long to wait for a kicked vCPU before it is kicked again. */
+#define KICK_AGAIN_NS NS_PER_MS
+
+/* How often to look at a reply before sleeping: about the time of a short device. */
+#define EXIT_SPINS 200
+
+/* Caller holds run_lock. */
+static void update_attention(struct uv_vm *vm)
+{
+	atomic_store(&vm->attention, vm->paused > 0 || vm->stopping || vm->quitting);
+	pthread_cond_broadcast(&vm->run_changed);
+}
+
+static void kick(struct uv_vcpu *v)
+{
+	v->vm->executor->kick(v);
+	pthread_kill(v->thread, SIGUSR1);
+}
+
+enum wanted { OUTSIDE, ENDED };
+
+/* Waits until all vCPUs but @self are as @wanted.  Caller holds run_lock. */
+static void wait_for_all(struct uv_vm *vm, const struct uv_vcpu *self, enum wanted wanted)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		struct uv_vcpu *v = &vm->vcpu[i];
+
+		while (v != self && (wanted == ENDED ? !v->ended : v->inside)) {
+			struct timespec deadline = clock_deadline(KICK_AGAIN_NS);
+
+			kick(v);
+			pthread_cond_timedwait(&vm->run_changed, &vm->run_lock, &deadline);
+		}
+	}
+}
+
+bool vcpu_enter(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+	bool go;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (vm->paused > 0 && !vm->stopping && !vm->quitting)
+		pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	go = !vm->stopping && !vm->quitting;
+	v->inside = go;
+	pthread_mutex_unlock(&vm->run_lock);
+	return go;
+}
+
+void vcpu_leave(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	v->inside = false;
+	pthread_cond_broadcast(&vm->run_changed);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+bool vcpu_checkpoint(struct uv_vcpu *v)
+{
+	if (!atomic_load(&v->vm->attention))
+		return true;
+	vcpu_leave(v);
+	return vcpu_enter(v);
+}
+
+bool vcpu_sleep(struct uv_vcpu *v, uint64_t ns)
+{
+	struct uv_vm *vm = v->vm;
+	struct timespec deadline = clock_deadline(ns);
+	bool go;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (!vm->stopping && !vm->quitting) {
+		if (pthread_cond_timedwait(&vm->run_changed, &vm->run_lock, &deadline) == ETIMEDOUT)
+			break;
+	}
+	go = !vm->stopping && !vm->quitting;
+	pthread_mutex_unlock(&vm->run_lock);
+	return go;
+}
+
+/* The rendezvous with @key, or a free one; -1 when all are in use.  Holds run_lock. */
+static int find_barrier(struct uv_vm *vm, uint64_t key)
+{
+	const int n = sizeof(vm->barrier) / sizeof(vm->barrier[0]);
+	int idle = -1;
+
+	for (int i = 0; i < n; i++) {
+		if (vm->barrier[i].waiting == 0)
+			idle = i;
+		else if (vm->barrier[i].key == key)
+			return i;
+	}
+	if (idle >= 0)
+		vm->barrier[idle].key = key;
+	return idle;
+}
+
+bool vcpu_barrier(struct uv_vcpu *v, uint64_t key, unsigned int count)
+{
+	struct uv_vm *vm = v->vm;
+	bool go;
+	int b;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while ((b = find_barrier(vm, key)) < 0 && !vm->stopping && !vm->quitting)
+		pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	if (b >= 0 && vm->barrier[b].waiting + 1 >= count) {
+		vm->barrier[b].waiting = 0;
+		vm->barrier[b].round++;
+		pthread_cond_broadcast(&vm->run_changed);
+	} else if (b >= 0) {
+		uint64_t round = vm->barrier[b].round;
+
+		vm->barrier[b].waiting++;
+		while (vm->barrier[b].round == round && !vm->stopping && !vm->quitting)
+			pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	}
+	go = !vm->stopping && !vm->quitting;
+	pthread_mutex_unlock(&vm->run_lock);
+	return go;
+}
+
+static bool wait_for_start(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+	bool go;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (v->run_number == vm->run_number && !vm->quitting)
+		pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	go = !vm->quitting;
+	v->run_number = vm->run_number;
+	pthread_mutex_unlock(&vm->run_lock);
+	return go;
+}
+
+static void note_first_instruction(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+
+	if (v->id != 0)
+		return;
+	pthread_mutex_lock(&vm->run_lock);
+	vm->first_instruction_ns = clock_ns();
+	pthread_cond_broadcast(&vm->run_changed);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+static void mark_ended(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	v->inside = false;
+	v->ended = true;
+	pthread_cond_broadcast(&vm->run_changed);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+static void *vcpu_main(void *arg)
+{
+	struct uv_vcpu *v = arg;
+
+	while (wait_for_start(v)) {
+		if (vcpu_enter(v)) {
+			note_first_instruction(v);
+			v->vm->executor->run(v);
+		}
+		mark_ended(v);
+	}
+	mark_ended(v);
+	return NULL;
+}
+
+static int create_one(struct uv_vm *vm, unsigned int i)
+{
+	struct uv_vcpu *v = &vm->vcpu[i];
+	int ret = failpoint("uv-vcpu-create");
+
+	if (ret < 0)
+		return ret;
+	v->vm = vm;
+	v->id = i;
+	v->ended = true;
+	v->page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)i * ABI_EXIT_PAGE);
+	ret = vm->executor->vcpu_init(v);
+	if (ret < 0)
+		return ret;
+	ret = -pthread_create(&v->thread, NULL, vcpu_main, v);
+	if (ret < 0)
+		vm->executor->vcpu_fini(v);
+	return ret;
+}
+
+static void destroy_first(struct uv_vm *vm, unsigned int count)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->quitting = true;
+	update_attention(vm);
+	pthread_mutex_unlock(&vm->run_lock);
+	for (unsigned int i = 0; i < count; i++) {
+		pthread_mutex_lock(&vm->run_lock);
+		wait_for_all(vm, NULL, ENDED);
+		pthread_mutex_unlock(&vm->run_lock);
+		pthread_join(vm->vcpu[i].thread, NULL);
+		vm->executor->vcpu_fini(&vm->vcpu[i]);
+	}
+}
+
+int vcpus_create(struct uv_vm *vm)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		int ret = create_one(vm, i);
+
+		if (ret < 0) {
+			unsigned int all = vm->vcpu_count;
+
+			vm->vcpu_count = i;
+			destroy_first(vm, i);
+			vm->vcpu_count = all;
+			vm->quitting = false;
+			return ret;
+		}
+	}
+	return 0;
+}
+
+void vcpus_destroy(struct uv_vm *vm)
+{
+	destroy_first(vm, vm->vcpu_count);
+}
+
+void vcpus_start(struct uv_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->stopping = false;
+	vm->first_instruction_ns = 0;
+	memset(vm->barrier, 0, sizeof(vm->barrier));
+	for (unsigned int i = 0; i < vm->vcpu_count; i++)
+		vm->vcpu[i].ended = false;
+	vm->run_number++;
+	update_attention(vm);
+	while (vm->first_instruction_ns == 0 && !vm->vcpu[0].ended)
+		pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+bool vcpus_claim_stop(struct uv_vm *vm)
+{
+	bool first;
+
+	pthread_mutex_lock(&vm->run_lock);
+	first = !vm->stopping;
+	vm->stopping = true;
+	update_attention(vm);
+	pthread_mutex_unlock(&vm->run_lock);
+	return first;
+}
+
+void vcpus_stop(struct uv_vm *vm, struct uv_vcpu *self)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->stopping = true;
+	update_attention(vm);
+	wait_for_all(vm, self, ENDED);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpus_pause(struct uv_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->paused++;
+	update_attention(vm);
+	wait_for_all(vm, NULL, OUTSIDE);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpus_resume(struct uv_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->paused--;
+	update_attention(vm);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpu_exit_post(
+	struct uv_vcpu *v, enum abi_exit_type type, const uint64_t arg[6], uint32_t data_size)
+{
+	struct abi_vcpu_page *page = v->page;
+
+	page->type = type;
+	page->time_ns = clock_ns();
+	page->last_result = v->last_result;
+	memcpy(page->arg, arg, sizeof(page->arg));
+	page->data_size = data_size;
+	memcpy(page->data, v->buffer, data_size);
+	v->last_result = 0;
+	v->exit_seq++;
+	__atomic_store_n(&page->exit_seq, v->exit_seq, __ATOMIC_RELEASE);
+	futex_wake(&page->exit_seq, 1);
+}
+
+static bool must_stop(struct uv_vcpu *v)
+{
+	struct uv_vm *vm = v->vm;
+	bool stop;
+
+	if (!atomic_load(&vm->attention))
+		return false;
+	pthread_mutex_lock(&vm->run_lock);
+	stop = vm->stopping || vm->quitting;
+	pthread_mutex_unlock(&vm->run_lock);
+	return stop;
+}
+
+/*
+ * A stop that comes between the look and the sleep is not lost: the stopper kicks this
+ * thread with a signal again and again until it has ended.
+ */
+bool vcpu_exit_wait(struct uv_vcpu *v, struct exit_reply *ret)
+{
+	struct abi_vcpu_page *page = v->page;
+	unsigned int spins = 0;
+	uint32_t seen;
+
+	while ((seen = __atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE)) != v->exit_seq) {
+		if (must_stop(v))
+			return false;
+		if (spins++ < EXIT_SPINS)
+			cpu_relax();
+		else
+			(void)futex_wait(&page->reply_seq, seen, NULL);
+	}
+	ret->status = __atomic_load_n(&page->reply_status, __ATOMIC_RELAXED);
+	ret->value = __atomic_load_n(&page->reply_value, __ATOMIC_RELAXED);
+	return true;
+}

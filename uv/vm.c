@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "uv/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "os/clock.h"
+#include "os/memfd.h"
+#include "uv/executor.h"
+#include "uv/slot.h"
+#include "uv/stale.h"
+#include "uv/sweeper.h"
+#include "uv/switch.h"
+#include "uv/vcpu.h"
+
+static const struct executor *const executors[] = {&executor_sw};
+
+static void init_locks(struct uv_vm *vm)
+{
+	pthread_rwlockattr_t rw;
+	pthread_condattr_t cond;
+
+	pthread_mutex_init(&vm->send_lock, NULL);
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->stale_lock, NULL);
+	pthread_mutex_init(&vm->run_lock, NULL);
+	/* Without this, vCPUs that read all the time would starve a conversion. */
+	pthread_rwlockattr_init(&rw);
+	pthread_rwlockattr_setkind_np(&rw, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&vm->memory, &rw);
+	pthread_rwlockattr_destroy(&rw);
+	pthread_condattr_init(&cond);
+	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
+	pthread_cond_init(&vm->run_changed, &cond);
+	pthread_condattr_destroy(&cond);
+}
+
+int uv_vm_init(struct uv_vm *vm, int socket)
+{
+	memset(vm, 0, sizeof(*vm));
+	vm->socket = socket;
+	vm->state = vm_state_initial();
+	vm->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	for (unsigned int i = 0; i < SLOTS_MAX; i++)
+		vm->memory_of[i].memfd = -1;
+	vm->attr = range_map_new();
+	if (vm->attr == NULL)
+		return -ENOMEM;
+	init_locks(vm);
+	return 0;
+}
+
+static const struct executor *find_executor(uint32_t id)
+{
+	for (size_t i = 0; i < sizeof(executors) / sizeof(executors[0]); i++) {
+		if (executors[i]->id == (enum abi_executor)id)
+			return executors[i];
+	}
+	return NULL;
+}
+
+static int check_create(const struct abi_vm_create *a, const int fds[4])
+{
+	const uint32_t known =
+		ABI_VM_LAZY_OFF | ABI_VM_WIPE_OFF | ABI_VM_SHARE_MAPPED | ABI_VM_DISCARD_EAGER;
+	struct stat st;
+	int ret;
+
+	if (a->vcpus < 1 || a->vcpus > ABI_MAX_VCPUS || (a->flags & ~known) != 0)
+		return -EINVAL;
+	if (find_executor(a->executor) == NULL)
+		return -EOPNOTSUPP;
+	ret = memfd_check(fds[0], (uint64_t)a->vcpus * ABI_EXIT_PAGE);
+	if (ret == 0)
+		ret = memfd_check(fds[1], ABI_BULK_SIZE);
+	if (ret == 0 && (fstat(fds[2], &st) < 0 || !S_ISREG(st.st_mode) ||
+				st.st_size < (off_t)ABI_STATUS_PAGE))
+		ret = -EINVAL;
+	if (ret == 0 && (fstat(fds[3], &st) < 0 || !S_ISDIR(st.st_mode)))
+		ret = -EINVAL;
+	return ret;
+}
+
+static void unmap_shared(struct uv_vm *vm)
+{
+	if (vm->pages != NULL)
+		munmap(vm->pages, (size_t)vm->vcpu_count * ABI_EXIT_PAGE);
+	if (vm->bulk != NULL)
+		munmap(vm->bulk, ABI_BULK_SIZE);
+	if (vm->status != NULL)
+		munmap(vm->status, ABI_STATUS_PAGE);
+	vm->pages = NULL;
+	vm->bulk = NULL;
+	vm->status = NULL;
+}
+
+static int map_shared(struct uv_vm *vm, const int fds[4])
+{
+	void *p = NULL;
+	int ret = failpoint("uv-map-shared");
+
+	if (ret == 0)
+		ret = memfd_map(fds[0], (uint64_t)vm->vcpu_count * ABI_EXIT_PAGE, &p);
+	if (ret == 0) {
+		vm->pages = p;
+		ret = memfd_map(fds[1], ABI_BULK_SIZE, &p);
+	}
+	if (ret == 0) {
+		vm->bulk = p;
+		ret = memfd_map(fds[2], ABI_STATUS_PAGE, &p);
+	}
+	if (ret == 0)
+		vm->status = p;
+	return ret;
+}
+
+static int start_threads(struct uv_vm *vm)
+{
+	int ret;
+
+	vm->vcpu = calloc(vm->vcpu_count, sizeof(*vm->vcpu));
+	if (vm->vcpu == NULL)
+		return -ENOMEM;
+	ret = vm->executor->vm_init != NULL ? vm->executor->vm_init(vm) : 0;
+	if (ret < 0)
+		return ret;
+	ret = sweeper_new(vm, &vm->sweeper);
+	if (ret == 0) {
+		ret = vcpus_create(vm);
+		if (ret < 0)
+			sweeper_free(vm->sweeper);
+	}
+	if (ret < 0 && vm->executor->vm_fini != NULL)
+		vm->executor->vm_fini(vm);
+	return ret;
+}
+
+/* The name is copied once: it becomes a part of a path later. */
+static int take_name(struct uv_vm *vm)
+{
+	memcpy(vm->name, vm->status->name, sizeof(vm->name));
+	vm->name[ABI_NAME_MAX] = '\0';
+	if (vm->name[0] == '\0' || vm->name[0] == '.' || strchr(vm->name, '/') != NULL)
+		return -EINVAL;
+	return 0;
+}
+
+/* Nobody sees the VM any more.  Errors do not matter: others clean up what is stale. */
+static void remove_folder(struct uv_vm *vm)
+{
+	char path[ABI_NAME_MAX + 8];
+
+	snprintf(path, sizeof(path), "../%s", vm->name);
+	(void)unlinkat(vm->folder, "control", 0);
+	(void)unlinkat(vm->folder, "status", 0);
+	(void)unlinkat(vm->folder, path, AT_REMOVEDIR);
+	close(vm->folder);
+}
+
+static void init_status(struct uv_vm *vm)
+{
+	struct abi_status_page *st = vm->status;
+
+	st->version = ABI_VERSION;
+	st->uv_pid = getpid();
+	st->vcpus = vm->vcpu_count;
+	st->executor = vm->executor->id;
+	__atomic_store_n(&st->magic, ABI_STATUS_MAGIC, __ATOMIC_RELEASE);
+}
+
+int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int fds[4])
+{
+	int ret = check_create(args, fds);
+
+	if (ret < 0)
+		return ret;
+	vm->vcpu_count = args->vcpus;
+	vm->flags = args->flags;
+	vm->executor = find_executor(args->executor);
+	ret = map_shared(vm, fds);
+	if (ret == 0)
+		ret = take_name(vm);
+	if (ret == 0)
+		ret = start_threads(vm);
+	if (ret < 0) {
+		unmap_shared(vm);
+		free(vm->vcpu);
+		vm->vcpu = NULL;
+		return ret;
+	}
+	init_status(vm);
+	pthread_mutex_lock(&vm->lock);
+	vm->exists = true;
+	if (!vm_state_set_phase(&vm->state, PHASE_SETUP))
+		log_error("a new VM was not new");
+	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	/* The mappings hold the memory; the status descriptor stays open for its lock. */
+	close(fds[0]);
+	close(fds[1]);
+	vm->folder = fds[3];
+	return 0;
+}
+
+/* All memory of the current incarnation leaves with @d.  Caller holds vm->lock. */
+static void leave_everything(struct uv_vm *vm, struct dying *d)
+{
+	switch_abandon(vm);
+	d->left = uv_vm_resident(vm);
+	pthread_rwlock_wrlock(&vm->memory);
+	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
+		if (vm->slots.slot[i].used)
+			slot_take(vm, i, d);
+	}
+	pthread_rwlock_unlock(&vm->memory);
+	dying_leave(vm, d, false);
+}
+
+void uv_vm_finish(struct uv_vm *vm)
+{
+	struct abi_perform_ret unused = {0};
+	struct dying *d;
+
+	if (!vm->exists)
+		return;
+	vcpus_stop(vm, NULL);
+	vcpus_destroy(vm);
+	pthread_mutex_lock(&vm->lock);
+	d = dying_new(vm->incarnation);
+	if (d != NULL)
+		leave_everything(vm, d);
+	/* Without memory for the list, the kernel takes all of it back at exit. */
+	__atomic_store_n(&vm->status->state, ABI_VM_FORGETTING, __ATOMIC_RELAXED);
+	__atomic_store_n(&vm->status->forget_bytes, sweep_left(vm), __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&vm->lock);
+	sweeper_free(vm->sweeper);
+	(void)destroy_all_waiting(vm, &unused);
+	__atomic_store_n(&vm->status->forget_bytes, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&vm->status->state, ABI_VM_GONE, __ATOMIC_RELAXED);
+	if (vm->executor->vm_fini != NULL)
+		vm->executor->vm_fini(vm);
+	unmap_shared(vm);
+	remove_folder(vm);
+	free(vm->vcpu);
+	range_map_free(vm->attr);
+}
+
+uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len)
+{
+	int id = slots_find(&vm->slots, gpa_to_gfn(a));
+	struct slot_memory *m;
+	uint64_t offset;
+
+	if (id < 0)
+		return NULL;
+	m = &vm->memory_of[id];
+	offset = a.v - gfn_to_gpa(vm->slots.slot[id].range.start).v;
+	*ret_len = m->window.bytes - offset < want ? m->window.bytes - offset : want;
+	return m->window.base + offset;
+}
+
+uint64_t uv_vm_resident(const struct uv_vm *vm)
+{
+	unsigned long long size, resident, shared;
+	char text[128];
+	ssize_t n = pread(vm->statm, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	/* Anonymous memory: resident pages without those of files and memfds. */
+	if (sscanf(text, "%llu %llu %llu", &size, &resident, &shared) != 3 || resident < shared)
+		return 0;
+	return (resident - shared) * PAGE_SIZE;
+}
+
+static enum abi_vm_state visible_state(const struct uv_vm *vm)
+{
+	switch (vm->state.phase) {
+	case PHASE_RUNNING:
+		return vm->state.security == SECURITY_SECURE ? ABI_VM_SECURE : ABI_VM_NORMAL;
+	case PHASE_STOPPED:
+		return ABI_VM_STOPPED;
+	default:
+		return ABI_VM_STARTING;
+	}
+}
+
+void uv_vm_publish(struct uv_vm *vm)
+{
+	struct abi_status_page *st = vm->status;
+	uint64_t left = sweep_left(vm), resident = uv_vm_resident(vm);
+
+	if (st == NULL)
+		return;
+#define SET(field, value) __atomic_store_n(&st->field, value, __ATOMIC_RELAXED)
+	SET(state, visible_state(vm));
+	SET(memory_bytes, slots_pages(&vm->slots) << PAGE_SHIFT);
+	SET(incarnation, vm->incarnation);
+	SET(forget_bytes, left);
+	SET(resident_bytes, resident > left ? resident - left : 0);
+	SET(stale_bytes, stale_bytes(vm));
+	SET(quarantined_bytes, vm->quarantined_bytes);
+	SET(updated_ns, clock_ns());
+#undef SET
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ultravisor's VM: one per process.
+ *
+ * Threads: the main thread performs uv calls; one thread per vCPU runs guest code; one
+ * sweeper destroys and discards.
+ *
+ * Lock order (an outer lock is taken first):
+ *   1. lock        state, slots, attributes, pending conversions, incarnations
+ *   2. memory      guest memory's mapping: held for reading around each access of a
+ *                  vCPU or copy call, for writing while a mapping or attribute changes
+ *   3. stale_lock  shared backing that waits to be discarded
+ *   4. run_lock    who is inside guest code, pause and stop requests
+ * No lock is held while waiting for the hypervisor.
+ */
+#ifndef UV_VM_H
+#define UV_VM_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "abi/exit.h"
+#include "abi/guestcall.h"
+#include "abi/status.h"
+#include "abi/uvcall.h"
+#include "core/attr.h"
+#include "core/incarnation.h"
+#include "core/pending.h"
+#include "core/slots.h"
+#include "core/vm_state.h"
+#include "os/window.h"
+
+struct executor;
+struct measure;
+struct uv_vm;
+
+/* One memslot's memory.  Guarded by vm->lock and, for users of the window, vm->memory. */
+struct slot_memory {
+	int memfd;               /* shared backing, -1: no slot */
+	struct window window;    /* what the guest sees: the memfd, or private memory */
+	struct window filling;   /* TRANSIENT: the private window to be */
+	struct range_map *stale; /* pages of memfd to be discarded; guarded by stale_lock */
+};
+
+/* An incarnation that leaves, with the memory that it takes along. */
+struct dying {
+	struct incarnation inc; /* first: core/ links these */
+	struct window window[SLOTS_MAX];
+	int memfd[SLOTS_MAX];
+	bool secret[SLOTS_MAX]; /* private memory: to be wiped.  Else only unmapped. */
+	bool background;        /* nobody performs this one: the sweeper takes it when idle */
+	unsigned int slot;      /* where the sweeper goes on */
+	uint64_t offset;
+	uint64_t left; /* bytes still to destroy, an estimate */
+	uint64_t quarantined;
+};
+
+struct uv_vcpu {
+	struct uv_vm *vm;
+	unsigned int id;
+	pthread_t thread;
+	void *exec; /* the executor's own */
+
+	/* Private to the vCPU's thread. */
+	struct abi_vcpu_page *page;
+	uint32_t exit_seq; /* the ultravisor's own count: the page's is only a copy */
+	int64_t last_result;
+	uint8_t buffer[ABI_EXIT_DATA] __attribute__((aligned(16)));
+
+	/* Guarded by vm->run_lock. */
+	bool inside;         /* may touch guest memory */
+	bool ended;          /* has left guest code for this incarnation */
+	uint64_t run_number; /* the start that it has seen */
+};
+
+struct uv_vm {
+	int socket;
+	pthread_mutex_t send_lock; /* answers come from two threads */
+
+	pthread_mutex_t lock;
+	struct vm_state state;
+	bool exists;    /* VM_CREATE has been performed */
+	uint32_t flags; /* ABI_VM_* */
+	uint64_t incarnation;
+	struct slot_table slots;
+	struct slot_memory memory_of[SLOTS_MAX];
+	struct range_map *attr;
+	struct pending_set pending;
+	struct incarnation_queue dying;
+	uint64_t quarantined_bytes;
+
+	/* The switch to secure under way.  Guarded by lock. */
+	struct measure *measure;
+	uint64_t pages_copied;
+	uint64_t switch_start_ns;
+	bool switch_asked; /* a guest's PROTECT is being answered */
+	uint32_t asked_count;
+	struct abi_range asked[ABI_MAX_RANGES];
+	struct range_map *paged_in; /* GFNs copied in this switch */
+
+	pthread_rwlock_t memory;
+	pthread_mutex_t stale_lock;
+
+	pthread_mutex_t run_lock;
+	pthread_cond_t run_changed;
+	unsigned int paused;           /* pause requests; guarded by run_lock */
+	bool stopping;                 /* guarded by run_lock */
+	uint64_t run_number;           /* starts so far; guarded by run_lock */
+	_Atomic bool attention;        /* paused or stopping: read without lock at checkpoints */
+	bool quitting;                 /* vCPU threads shall end; guarded by run_lock */
+	uint64_t first_instruction_ns; /* guarded by run_lock */
+
+	/* Rendezvous of BARRIER calls.  Guarded by run_lock. */
+	struct {
+		uint64_t key;
+		unsigned int waiting;
+		uint64_t round;
+	} barrier[16];
+
+	/* What REBOOT handed over.  Written while no vCPU runs. */
+	unsigned int resume_caller;
+	unsigned int resume_size;
+	uint64_t resume[GUEST_RESUME_WORDS];
+
+	const struct executor *executor;
+	void *exec;
+	unsigned int vcpu_count;
+	struct uv_vcpu *vcpu; /* vcpu_count of them */
+	struct abi_vcpu_page *pages;
+	uint8_t *bulk;
+	struct abi_status_page *status;
+	struct sweeper *sweeper;
+	int folder; /* of the runtime directory; removed at the end */
+	char name[ABI_NAME_MAX + 1];
+	int statm; /* /proc/self/statm, opened before the sandbox closes */
+};
+
+/* An empty, connected VM.  0 or -ENOMEM. */
+int uv_vm_init(struct uv_vm *vm, int socket);
+
+/*
+ * Makes the VM that VM_CREATE asks for; takes @fds over on success only.
+ * 0 or a negative errno, nothing changed.
+ */
+int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int fds[4]);
+
+/* The end: stops vCPUs, destroys all memory.  Called once, from the main thread. */
+void uv_vm_finish(struct uv_vm *vm);
+
+/*
+ * The address of guest memory at @a and in *ret_len how many of @want bytes lie there in
+ * one window; NULL outside slots.  Caller holds vm->memory.
+ */
+uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len);
+
+/* Bytes of guest memory that are resident now: an estimate in constant time. */
+uint64_t uv_vm_resident(const struct uv_vm *vm);
+
+/* Publishes states and sizes for `lethe ps`.  Caller holds vm->lock. */
+void uv_vm_publish(struct uv_vm *vm);
+
+#endif
