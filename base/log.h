@@ -2,7 +2,8 @@
 /*
  * Log lines: one line each, a level, a program-wide sink.
  *
- * The default sink writes "PROGRAM: text" to standard error for LOG_WARN and above.
+ * The default sink writes "PROGRAM: text" to standard error.  Until log_setup() is called,
+ * lines above LOG_WARN are dropped.
  * lethe-uv, which has no standard error of its own, installs another sink.
  */
 #ifndef BASE_LOG_H

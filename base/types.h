@@ -23,8 +23,8 @@
 
 /* Guest physical addresses are below 2^48: what four levels of 9 bits translate. */
 #define GPA_BITS 48
-#define GPA_END	 ((uint64_t)1 << GPA_BITS)
-#define GFN_END	 (GPA_END >> PAGE_SHIFT)
+#define GPA_END  ((uint64_t)1 << GPA_BITS)
+#define GFN_END  (GPA_END >> PAGE_SHIFT)
 
 typedef struct {
 	uint64_t v; /* bytes */
