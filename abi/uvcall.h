@@ -21,6 +21,8 @@
 
 #include <stdint.h>
 
+#include "abi/vcpu_state.h"
+
 #define ABI_MAGIC   0x6c746875u /* "uhtl" */
 #define ABI_VERSION 1u
 
@@ -107,7 +109,9 @@ enum abi_security {
 	X(RESET, 14, abi_none, abi_perform_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                \
 	X(MEM_READ, 15, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                    \
 	X(MEM_WRITE, 16, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                   \
-	X(INFO, 17, abi_none, abi_info_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)
+	X(INFO, 17, abi_none, abi_info_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                    \
+	X(VCPU_STATE, 18, abi_vcpu_state, abi_none, 0, ABI_PHASE_SETUP, ABI_SEC_NORMAL)      \
+	X(IRQ_LINE, 19, abi_irq_line, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)
 
 enum abi_call {
 #define X(name, number, args, result, fds, phases, security) ABI_CALL_##name = number,
@@ -148,10 +152,11 @@ struct abi_hello_ret {
 enum abi_executor { ABI_EXEC_SW = 1, ABI_EXEC_KVM = 2 };
 
 /* abi_vm_create.flags */
-#define ABI_VM_LAZY_OFF      1u /* the kill switch: PREPARE refuses */
-#define ABI_VM_WIPE_OFF      2u /* freed memory is left for the kernel to clear */
-#define ABI_VM_SHARE_MAPPED  4u /* conversions lay the memfd over the window */
-#define ABI_VM_DISCARD_EAGER 8u /* stale shared pages are punched before unshare returns */
+#define ABI_VM_LAZY_OFF      1u  /* the kill switch: PREPARE refuses */
+#define ABI_VM_WIPE_OFF      2u  /* freed memory is left for the kernel to clear */
+#define ABI_VM_SHARE_MAPPED  4u  /* conversions lay the memfd over the window */
+#define ABI_VM_DISCARD_EAGER 8u  /* stale shared pages are punched before unshare returns */
+#define ABI_VM_PC            16u /* a PC: interrupt controllers and timer; needs ABI_EXEC_KVM */
 
 /*
  * Descriptors: the vCPU exit pages (memfd of vcpus * 4096 bytes, sealed against
@@ -213,6 +218,12 @@ struct abi_mem {
 	uint64_t gpa;   /* IN: any alignment */
 	uint32_t bytes; /* IN: 1 .. ABI_BULK_SIZE */
 	uint32_t reserved;
+};
+
+/* An interrupt line of a PC's interrupt controllers. */
+struct abi_irq_line {
+	uint32_t irq;   /* IN: 0 .. 23 */
+	uint32_t level; /* IN: 0 or 1 */
 };
 
 struct abi_info_ret {

@@ -20,6 +20,7 @@
 static void move_out(struct uv_vm *vm, struct dying *d)
 {
 	d->left = uv_vm_resident(vm);
+	dying_take_executor(vm, d);
 	pthread_rwlock_wrlock(&vm->memory);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
 		if (vm->slots.slot[i].used)

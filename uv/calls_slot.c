@@ -36,6 +36,13 @@ void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
 		sweeper_poke(vm->sweeper);
 }
 
+void dying_take_executor(struct uv_vm *vm, struct dying *d)
+{
+	d->executor = vm->executor;
+	if (vm->executor->retire != NULL)
+		d->remains = vm->executor->retire(vm);
+}
+
 void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 {
 	struct slot_memory *m = &vm->memory_of[id];

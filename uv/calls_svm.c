@@ -72,6 +72,8 @@ static int begin_measure(struct uv_vm *vm)
 			ret = measure_add(
 				vm->measure, MEASURE_SLOT, gfn_to_gpa(r.start).v, range_bytes(r));
 	}
+	if (ret == 0 && vm->executor->measure != NULL)
+		ret = vm->executor->measure(vm, vm->measure);
 	return ret;
 }
 

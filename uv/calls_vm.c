@@ -36,8 +36,8 @@ int call_vm_start(struct uv_vm *vm, const struct call *c)
 	int ret = 0;
 
 	pthread_mutex_lock(&vm->lock);
-	for (unsigned int i = 0; i < vm->vcpu_count && ret == 0; i++)
-		ret = vm->executor->vcpu_reset(&vm->vcpu[i]);
+	if (vm->executor->reset != NULL)
+		ret = vm->executor->reset(vm);
 	if (ret == 0 && !vm_state_set_phase(&vm->state, PHASE_RUNNING))
 		ret = -EPROTO;
 	if (ret == 0)
@@ -62,6 +62,40 @@ int call_vm_stop(struct uv_vm *vm, const struct call *c)
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		ret = -EPROTO;
 	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+/* SETUP, NORMAL: what @vcpu finds at its first instruction. */
+int call_vcpu_state(struct uv_vm *vm, const struct call *c)
+{
+	const struct abi_vcpu_state *state = &c->args->vcpu_state;
+	int ret = 0;
+
+	if (state->vcpu >= vm->vcpu_count)
+		return -EINVAL;
+	if (vm->executor->set_state == NULL)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&vm->lock);
+	if (vm->state.security != SECURITY_NORMAL || vm->state.phase != PHASE_SETUP)
+		ret = -EPROTO;
+	if (ret == 0)
+		ret = vm->executor->set_state(vm, state);
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+int call_irq_line(struct uv_vm *vm, const struct call *c)
+{
+	const struct abi_irq_line *line = &c->args->irq_line;
+	int ret;
+
+	if (line->irq > 23 || line->level > 1)
+		return -EINVAL;
+	if (vm->executor->irq_line == NULL)
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&vm->lock);
+	ret = vm->executor->irq_line(vm, line->irq, line->level != 0);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }

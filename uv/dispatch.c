@@ -40,7 +40,9 @@ struct row {
 	X(RESET, call_reset)                     \
 	X(MEM_READ, call_mem_read)               \
 	X(MEM_WRITE, call_mem_write)             \
-	X(INFO, call_info)
+	X(INFO, call_info)                       \
+	X(VCPU_STATE, call_vcpu_state)           \
+	X(IRQ_LINE, call_irq_line)
 
 static int (*const performers[])(struct uv_vm *, const struct call *) = {
 #define X(name, function) [ABI_CALL_##name] = function,
@@ -81,12 +83,13 @@ void dispatch_answer(
 }
 
 /* Argument structs have at most one reserved field. */
-#define reserved_of(args, type)                                                      \
-	_Generic((struct type *)NULL, struct abi_none *                              \
-		 : (args)->none.reserved, struct abi_hello *                         \
-		 : (args)->hello.reserved, struct abi_vm_create *                    \
-		 : (args)->vm_create.reserved, struct abi_slot *                     \
-		 : (args)->slot.reserved, struct abi_page_in * : 0, struct abi_mem * \
+#define reserved_of(args, type)                                                             \
+	_Generic((struct type *)NULL, struct abi_none *                                     \
+		 : (args)->none.reserved, struct abi_hello *                                \
+		 : (args)->hello.reserved, struct abi_vm_create *                           \
+		 : (args)->vm_create.reserved, struct abi_slot *                            \
+		 : (args)->slot.reserved, struct abi_page_in * : 0, struct abi_vcpu_state * \
+		 : (args)->vcpu_state.reserved, struct abi_irq_line * : 0, struct abi_mem * \
 		 : (args)->mem.reserved)
 
 static bool reserved_is_zero(uint32_t call, const union call_args *args)

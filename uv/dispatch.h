@@ -22,6 +22,8 @@ union call_args {
 	struct abi_slot slot;
 	struct abi_page_in page_in;
 	struct abi_mem mem;
+	struct abi_vcpu_state vcpu_state;
+	struct abi_irq_line irq_line;
 };
 
 union call_result {
@@ -57,6 +59,8 @@ int call_hello(struct uv_vm *vm, const struct call *c);
 int call_vm_create(struct uv_vm *vm, const struct call *c);
 int call_vm_start(struct uv_vm *vm, const struct call *c);
 int call_vm_stop(struct uv_vm *vm, const struct call *c);
+int call_vcpu_state(struct uv_vm *vm, const struct call *c);
+int call_irq_line(struct uv_vm *vm, const struct call *c);
 int call_info(struct uv_vm *vm, const struct call *c);
 int call_slot_register(struct uv_vm *vm, const struct call *c);
 int call_slot_unregister(struct uv_vm *vm, const struct call *c);

@@ -86,11 +86,6 @@ static void vcpu_fini(struct uv_vcpu *v)
 {
 }
 
-static int vcpu_reset(struct uv_vcpu *v)
-{
-	return 0;
-}
-
 static void run(struct uv_vcpu *v)
 {
 	const struct guest_env env = {
@@ -109,7 +104,6 @@ const struct executor executor_sw = {
 	.id = ABI_EXEC_SW,
 	.vcpu_init = vcpu_init,
 	.vcpu_fini = vcpu_fini,
-	.vcpu_reset = vcpu_reset,
 	.run = run,
 	.kick = kick,
 };

@@ -5,6 +5,9 @@
  * An executor's run() is called on the vCPU's own thread, inside (uv/vcpu.h), and
  * returns when the vCPU has nothing left to do in this incarnation or must stop.  It
  * reaches guest memory only between vcpu_enter() and vcpu_leave().
+ *
+ * Functions that an executor does not need are NULL, but for vcpu_init, vcpu_fini, run
+ * and kick.
  */
 #ifndef UV_EXECUTOR_H
 #define UV_EXECUTOR_H
@@ -15,7 +18,7 @@ struct executor {
 	const char *name;
 	enum abi_executor id;
 
-	/* 0 or a negative errno; fini undoes init.  vm_init may be NULL. */
+	/* 0 or a negative errno; fini undoes init. */
 	int (*vm_init)(struct uv_vm *vm);
 	void (*vm_fini)(struct uv_vm *vm);
 	int (*vcpu_init)(struct uv_vcpu *v);
@@ -23,12 +26,33 @@ struct executor {
 
 	/*
 	 * The memory of slot @id is now vm->memory_of[id].window, or none.  Called with
-	 * vm->lock held and no vCPU inside.  0 or a negative errno.  May be NULL.
+	 * vm->lock held and no access to the slot under way.  0 or a negative errno.
 	 */
 	int (*slot_changed)(struct uv_vm *vm, unsigned int id);
 
-	/* To the state before the first instruction.  Called while the vCPU has ended. */
-	int (*vcpu_reset)(struct uv_vcpu *v);
+	/* What a vCPU's first instruction finds.  Caller holds vm->lock.  0 or -errno. */
+	int (*set_state)(struct uv_vm *vm, const struct abi_vcpu_state *state);
+
+	/* Adds the vCPUs' initial states to a measurement.  0 or -errno. */
+	int (*measure)(struct uv_vm *vm, struct measure *m);
+
+	/* An interrupt line.  0 or -errno. */
+	int (*irq_line)(struct uv_vm *vm, unsigned int irq, bool level);
+
+	/*
+	 * All vCPUs to the state before their first instruction.  Called while they have
+	 * ended, with vm->lock held.  0 or a negative errno.
+	 */
+	int (*reset)(struct uv_vm *vm);
+
+	/*
+	 * The incarnation ends: takes away what it had of the executor, in constant time.
+	 * The result, which may be NULL, is given to bury() later, on another thread.
+	 * Called while all vCPUs have ended, with vm->lock held.
+	 */
+	void *(*retire)(struct uv_vm *vm);
+	void (*bury)(void *remains);
+
 	void (*run)(struct uv_vcpu *v);
 
 	/* Makes run() notice vm->attention soon.  Called from other threads. */
@@ -36,5 +60,6 @@ struct executor {
 };
 
 extern const struct executor executor_sw;
+extern const struct executor executor_kvm;
 
 #endif

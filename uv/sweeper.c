@@ -9,6 +9,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "uv/executor.h"
 #include "uv/stale.h"
 
 /* A PERFORM that waits for its end. */
@@ -99,6 +100,10 @@ static int sweep(
 	int64_t n;
 
 	f->incarnation = d->inc.number;
+	/* Before its memory: nothing may reach that any more, nor be told of its end. */
+	if (d->remains != NULL)
+		d->executor->bury(d->remains);
+	d->remains = NULL;
 	while ((n = sweep_chunk(vm, d)) >= 0) {
 		swept += (uint64_t)n;
 		publish_progress(vm, (uint64_t)n, start, swept);

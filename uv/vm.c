@@ -13,6 +13,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "os/kvm.h"
 #include "os/memfd.h"
 #include "uv/executor.h"
 #include "uv/slot.h"
@@ -21,7 +22,7 @@
 #include "uv/switch.h"
 #include "uv/vcpu.h"
 
-static const struct executor *const executors[] = {&executor_sw};
+static const struct executor *const executors[] = {&executor_sw, &executor_kvm};
 
 static void init_locks(struct uv_vm *vm)
 {
@@ -45,9 +46,12 @@ static void init_locks(struct uv_vm *vm)
 
 int uv_vm_init(struct uv_vm *vm, int socket)
 {
+	char why[128];
+
 	memset(vm, 0, sizeof(*vm));
 	vm->socket = socket;
 	vm->state = vm_state_initial();
+	vm->kvm_fd = kvm_open(why, sizeof(why));
 	vm->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++)
 		vm->memory_of[i].memfd = -1;
@@ -69,8 +73,8 @@ static const struct executor *find_executor(uint32_t id)
 
 static int check_create(const struct abi_vm_create *a, const int fds[4])
 {
-	const uint32_t known =
-		ABI_VM_LAZY_OFF | ABI_VM_WIPE_OFF | ABI_VM_SHARE_MAPPED | ABI_VM_DISCARD_EAGER;
+	const uint32_t known = ABI_VM_LAZY_OFF | ABI_VM_WIPE_OFF | ABI_VM_SHARE_MAPPED |
+			       ABI_VM_DISCARD_EAGER | ABI_VM_PC;
 	struct stat st;
 	int ret;
 
@@ -78,6 +82,8 @@ static int check_create(const struct abi_vm_create *a, const int fds[4])
 		return -EINVAL;
 	if (find_executor(a->executor) == NULL)
 		return -EOPNOTSUPP;
+	if ((a->flags & ABI_VM_PC) != 0 && a->executor != ABI_EXEC_KVM)
+		return -EINVAL;
 	ret = memfd_check(fds[0], (uint64_t)a->vcpus * ABI_EXIT_PAGE);
 	if (ret == 0)
 		ret = memfd_check(fds[1], ABI_BULK_SIZE);
@@ -214,6 +220,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 static void leave_everything(struct uv_vm *vm, struct dying *d)
 {
 	switch_abandon(vm);
+	dying_take_executor(vm, d);
 	d->left = uv_vm_resident(vm);
 	pthread_rwlock_wrlock(&vm->memory);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {

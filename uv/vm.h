@@ -48,8 +48,10 @@ struct dying {
 	struct window window[SLOTS_MAX];
 	int memfd[SLOTS_MAX];
 	bool secret[SLOTS_MAX]; /* private memory: to be wiped.  Else only unmapped. */
-	bool background;        /* nobody performs this one: the sweeper takes it when idle */
-	unsigned int slot;      /* where the sweeper goes on */
+	void *remains;          /* of the executor */
+	const struct executor *executor;
+	bool background;   /* nobody performs this one: the sweeper takes it when idle */
+	unsigned int slot; /* where the sweeper goes on */
 	uint64_t offset;
 	uint64_t left; /* bytes still to destroy, an estimate */
 	uint64_t quarantined;
@@ -124,6 +126,7 @@ struct uv_vm {
 
 	const struct executor *executor;
 	void *exec;
+	int kvm_fd; /* opened before the sandbox closes; -1: KVM does not work here */
 	unsigned int vcpu_count;
 	struct uv_vcpu *vcpu; /* vcpu_count of them */
 	struct abi_vcpu_page *pages;
