@@ -58,11 +58,11 @@ static int print_json(void)
 
 static void print_feature(const char *kind, const struct host_feature *feature)
 {
-	bool both = feature->value[0] && feature->reason[0];
+	const char *before = feature->value[0] || feature->reason[0] ? "  " : "";
+	const char *between = feature->value[0] && feature->reason[0] ? "; " : "";
 
-	printf("%-8s %-14s %-4s%s%s%s%s\n", kind, feature->name, feature->available ? "yes" : "no",
-		feature->value[0] || feature->reason[0] ? " " : "", feature->value,
-		both ? "; " : "", feature->reason);
+	printf("%-8s  %-14s  %s%s%s%s%s\n", kind, feature->name, feature->available ? "yes" : "no ",
+		before, feature->value, between, feature->reason);
 }
 
 static int print_text(void)

@@ -91,20 +91,12 @@ static int show_live(void)
 	return fine ? CLI_OK : CLI_FAILED;
 }
 
-static bool take(int key, const char *arg, void *input)
-{
-	return true;
-}
-
 int cmd_top(int argc, char **argv)
 {
-	static const struct argp_option options[] = {{0}};
 	static const struct options_spec spec = {
 		.name = "lethe top",
 		.doc = "Show the VMs that run, and those still being forgotten, live.\v"
 		       "Where standard output is no terminal, they are printed once.",
-		.options = options,
-		.take = take,
 	};
 	int status;
 

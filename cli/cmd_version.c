@@ -6,19 +6,11 @@
 #include "cli/options.h"
 #include "lethe/lethe.h"
 
-static bool take(int key, const char *arg, void *input)
-{
-	return true;
-}
-
 int cmd_version(int argc, char **argv)
 {
-	static const struct argp_option options[] = {{0}};
 	static const struct options_spec spec = {
 		.name = "lethe version",
 		.doc = "Print the version.",
-		.options = options,
-		.take = take,
 	};
 	int status;
 

@@ -53,9 +53,9 @@ static error_t parse_own(int key, char *arg, struct argp_state *state)
 		log_error("'%s': not expected here (see %s --help)", arg, parsing->spec->name);
 		return ENDED_BY_ERROR;
 	}
-	while (option->name && option->key != key)
+	while (option && option->name && option->key != key)
 		option++;
-	if (!option->name)
+	if (!option || !option->name)
 		return ARGP_ERR_UNKNOWN;
 	return parsing->spec->take(key, arg, parsing->input) ? 0 : ENDED_BY_ERROR;
 }
@@ -64,7 +64,7 @@ static error_t parse_own(int key, char *arg, struct argp_state *state)
 static void to_getopt(
 	const struct argp_option *from, struct option *longs, size_t *count, char *shorts)
 {
-	for (; from->name && *count < OPTIONS_MAX; from++) {
+	for (; from && from->name && *count < OPTIONS_MAX; from++) {
 		char letter[] = {from->key < 128 ? (char)from->key : '\0', '\0'};
 
 		longs[(*count)++] = (struct option){

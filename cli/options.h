@@ -14,8 +14,8 @@
 struct options_spec {
 	const char *name; /* "lethe run" */
 	const char *doc;
-	const struct argp_option *options; /* ends with an empty one */
-	/* Takes the option @key.  False: it is bad, and that was logged. */
+	const struct argp_option *options; /* ends with an empty one; NULL: none */
+	/* Takes the option @key.  False: it is bad, and that was logged.  NULL if none. */
 	bool (*take)(int key, const char *arg, void *input);
 };
 

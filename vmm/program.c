@@ -31,9 +31,9 @@ const char *program_memory_fault(uint64_t bytes)
 static void log_text_fault(const char *name, const char *fault, const struct workload_info *info)
 {
 	if (info->error_line)
-		log_error("%s:%zu: %s", name, info->error_line, fault);
+		log_error("%s:%zu: expected %s", name, info->error_line, fault);
 	else
-		log_error("%s: %s", name, fault);
+		log_error("%s: expected %s", name, fault);
 }
 
 static int check_text(const char *name, const char *text, size_t len, struct program *program)
@@ -64,10 +64,6 @@ int program_from_text(const char *name, const char *text, size_t len, uint64_t m
 	struct guest_text head = {.magic = GUEST_TEXT_MAGIC, .bytes = len};
 	int err;
 
-	if (len > TEXT_MAX) {
-		log_error("%s: too long (a workload has at most %zu bytes)", name, TEXT_MAX);
-		return -EINVAL;
-	}
 	err = check_text(name, text, len, &program);
 	if (err)
 		return err;

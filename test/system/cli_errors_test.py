@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Bad usage: one clear line, exit status 2, nothing started, nothing left over."""
+
+import json
+import os
+
+import lib
+
+# Arguments, and what the line must mention.
+BAD_USAGE = [
+    ([], "no command"),
+    (["nonsense"], "nonsense"),
+    (["run", "--nonsense"], "--nonsense"),
+    (["run", "-Z"], "-Z"),
+    (["run", "extra"], "extra"),
+    (["run", "--verbose=yes"], "--verbose=yes"),
+    (["ps", "--json", "extra"], "extra"),
+    (["ps", "--nonsense"], "--nonsense"),
+    (["top", "--json"], "--json"),
+    (["version", "extra"], "extra"),
+    (["capabilities", "--nonsense"], "--nonsense"),
+    (["run", "--memory"], "--memory"),
+    (["run", "--memory", ""], "--memory"),
+    (["run", "--memory", "0"], "too small"),
+    (["run", "--memory", "4096"], "too small"),
+    (["run", "--memory", "2097153"], "multiple of 4K"),
+    (["run", "--memory", "-1"], "not a size"),
+    (["run", "--memory", "1.5G"], "not a size"),
+    (["run", "--memory", "1Q"], "not a size"),
+    (["run", "--memory", "8 G"], "not a size"),
+    (["run", "--memory", "512T"], "address space"),
+    (["run", "--memory", "0x1000000001000"], "address space"),
+    (["run", "--memory", "18446744073709551616"], "64 bits"),
+    (["run", "--memory", "99999999T"], "64 bits"),
+    (["run", "--memory", "4M"], "tour"),
+    (["run", "--vcpus", "0"], "from 1 to 64"),
+    (["run", "--vcpus", "65"], "from 1 to 64"),
+    (["run", "--vcpus", "-1"], "from 1 to 64"),
+    (["run", "--vcpus", "two"], "from 1 to 64"),
+    (["run", "--vcpus", "99999999999999999999"], "from 1 to 64"),
+    (["run", "--executor", "vax"], "auto, kvm or sw"),
+    (["run", "--protect", "maybe"], "guest, boot or off"),
+    (["run", "--lazy", "maybe"], "on or off"),
+    (["run", "--wipe", ""], "on or off"),
+    (["run", "--discard", "never"], "lazy or eager"),
+    (["run", "--share", "both"], "auto, copied or mapped"),
+    (["run", "--name", ""], "not a name"),
+    (["run", "--name", ".hidden"], "not a name"),
+    (["run", "--name", "../escape"], "not a name"),
+    (["run", "--name", "x" * 64], "not a name"),
+    (["run", "--name", "new\nline"], "not a name"),
+    (["run", "--kernel", "/boot/vmlinuz"], "--kernel"),
+    (["run", "--page-store", "file:/tmp/x"], "--page-store"),
+    (["run", "--workload", "/nowhere/at/all"], "/nowhere/at/all"),
+    (["run", "--workload", "/"], "Is a directory"),
+    (["run", "--timeline", "/nowhere/at/all"], "/nowhere/at/all"),
+    (["run", "--timeline", "/"], "Is a directory"),
+]
+
+# Workload text, the line that is bad (0: the text as a whole), and what was expected.
+BAD_WORKLOADS = [
+    ("", 0, "at least one operation"),
+    ("# nothing\n\n", 0, "at least one operation"),
+    ("nonsense\n", 1, "an operation"),
+    ("poweroff\nwrite\n", 2, "GPA"),
+    ("write 2M\n", 1, "SIZE"),
+    ("write 2M 0\n", 1, "SIZE"),
+    ("write 2M 4K 1 2\n", 1, "write GPA SIZE [SEED]"),
+    ("write 0 4K\n", 1, "1M"),
+    ("write 512K 4K\n", 1, "1M"),
+    ("write 2M 3\n", 1, "multiples of 8"),
+    ("write 63M 2M\n", 1, "inside the VM's memory"),
+    ("write 0xffffffffffff0000 0x20000\n", 1, "2^48"),
+    ("write 99999999999999999999 4K\n", 1, "GPA"),
+    ("share 2M 100\n", 1, "multiples of 4096"),
+    ("unshare 2M\n", 1, "SIZE"),
+    ("dma 2M 4K\n", 1, "COUNT"),
+    ("dma 2M 4K x\n", 1, "COUNT"),
+    ("random 2M 4K\n", 1, "COUNT"),
+    ("protect 2M\n", 1, "SIZE"),
+    ("protect 2M 8K 0x201000 4K\n", 1, "overlap"),
+    ("sleep\n", 1, "MS"),
+    ("sleep -1\n", 1, "MS"),
+    ("barrier\n", 1, "NAME"),
+    ("loop 3\npoweroff\n", 0, "end"),
+    ("end\n", 1, "loop"),
+    ("reboot now\n", 1, "nothing after"),
+    ("poweroff now\n", 1, "nothing after"),
+    ("memory 0\npoweroff\n", 1, "SIZE"),
+    ("memory 64M\nmemory 64M\npoweroff\n", 2, "one 'memory'"),
+    ("memory 65537K\nvcpu 0\npoweroff\n", 1, "4096"),
+    ("poweroff\nmemory 64M\n", 2, "before the first operation"),
+    ("vcpus 0\npoweroff\n", 1, "1 to 64"),
+    ("vcpus 65\npoweroff\n", 1, "1 to 64"),
+    ("vcpus 1\nvcpu 1\npoweroff\n", 2, "number of vCPUs"),
+    ("vcpu 64\npoweroff\n", 1, "vCPU"),
+    ("poweroff\n" + "print " + "x" * 2000 + "\n", 2, "1024 bytes"),
+    ("print \x1b[2J\n", 1, "control characters"),
+]
+
+
+class BadUsage(lib.Case):
+    def refuse(self, args, mention):
+        status, out, err = self.lethe(*args)
+        self.assertEqual(status, 2, err)
+        self.assertEqual(out, "")
+        self.assert_one_line(err)
+        self.assertIn(mention, err)
+        self.assert_nothing_started()
+
+    def test_bad_usage(self):
+        for args, mention in BAD_USAGE:
+            with self.subTest(args=args):
+                self.refuse(args, mention)
+
+    def test_bad_workloads(self):
+        for text, line, mention in BAD_WORKLOADS:
+            with self.subTest(text=text[:60]):
+                path = self.write("bad", text)
+                where = f"bad:{line}: expected" if line else "bad: expected"
+                status, out, err = self.lethe("run", "--workload", path)
+                self.assertEqual((status, out), (2, ""), err)
+                self.assert_one_line(err)
+                self.assertIn(mention, err)
+                if line:
+                    self.assertIn(where, err)
+                self.assert_nothing_started()
+
+    def test_workload_that_is_not_text(self):
+        self.refuse(["run", "--workload", self.write("bad", os.urandom(4096))], "expected")
+        self.refuse(["run", "--workload", self.write("bad", b"\0" * 100)], "expected")
+
+    def test_workload_that_is_too_long(self):
+        self.refuse(["run", "--workload", self.write("bad", "print x\n" * 100000)], "512 KiB")
+        self.refuse(["run", "--workload", "/dev/zero"], "512 KiB")
+
+    def test_workload_outside_smaller_memory(self):
+        path = self.write("fine", "memory 64M\nwrite 32M 4K\npoweroff\n")
+        self.refuse(["run", "--workload", path, "--memory", "16M"], "inside the VM's memory")
+
+    def test_unreadable_workload(self):
+        if os.geteuid() == 0:
+            self.skipTest("root reads everything")
+        path = self.write("secret", "poweroff\n")
+        os.chmod(path, 0)
+        self.refuse(["run", "--workload", path], "Permission denied")
+
+    def test_bad_usage_creates_no_timeline(self):
+        path = self.path("timeline")
+        self.refuse(["run", "--timeline", path, "--workload", "/nowhere/at/all"], "/nowhere")
+        self.assertFalse(os.path.exists(path))
+
+
+class Output(lib.Case):
+    def test_help(self):
+        for args in (["--help"], ["help"], ["run", "--help"], ["ps", "-h"], ["top", "--help"],
+                     ["capabilities", "--help"], ["version", "--help"]):
+            with self.subTest(args=args):
+                status, out, err = self.lethe(*args)
+                self.assertEqual((status, err), (0, ""))
+                self.assertIn("Usage: lethe", out)
+
+    def test_run_help_names_every_option(self):
+        out = self.lethe("run", "--help")[1]
+        for option in ("memory", "vcpus", "executor", "workload", "protect", "lazy", "wipe",
+                       "discard", "share", "name", "timeline", "verbose"):
+            self.assertIn("--" + option, out)
+
+    def test_version(self):
+        status, out, _ = self.lethe("version")
+        self.assertEqual(status, 0)
+        self.assertRegex(out, r"^lethe \d+\.\d+\.\d+\n$")
+        self.assertEqual(self.lethe("--version")[1], out)
+
+    def test_capabilities(self):
+        status, out, err = self.lethe("capabilities", "--json")
+        self.assertEqual((status, err), (0, ""))
+        document = json.loads(out)
+        self.assertEqual([e["name"] for e in document["executors"]], ["kvm", "sw"])
+        self.assertTrue(document["executors"][1]["available"])
+        for feature in document["executors"] + document["features"]:
+            if not feature["available"]:
+                self.assertNotEqual(feature["reason"], "", feature["name"])
+        status, out, err = self.lethe("capabilities")
+        self.assertEqual((status, err), (0, ""))
+        for feature in document["features"]:
+            self.assertIn(feature["name"], out)
+        self.assert_nothing_started()
+
+    def test_ps_and_top_of_nothing(self):
+        self.assertEqual(self.vms(), [])
+        for command in ("ps", "top"):
+            status, out, err = self.lethe(command)
+            self.assertEqual((status, err), (0, ""))
+            self.assertEqual(len(out.splitlines()), 1)
+
+    def test_full_disk(self):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            process = lib.subprocess.run(
+                [lib.LETHE, "version"], stdout=full, stderr=lib.subprocess.PIPE, text=True,
+                env=self.environment(), timeout=lib.DEADLINE, check=False)
+        self.assertEqual(process.returncode, 1)
+        self.assert_one_line(process.stderr)
+
+
+if __name__ == "__main__":
+    lib.main()

@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Fails every step of making and running a VM, one at a time.
+
+Whatever fails, and whoever dies: a known exit status, one line on standard error, nothing
+left over.  Needs a build with -Dfailpoints=true.  The names come from the sources.
+"""
+
+import os
+import re
+
+import lib
+
+ROOMS = ("os", "hv", "uv", "core", "mmu", "vmm", "base")
+
+WORKLOAD = """
+memory 64M
+write 2M 1M
+protect 2M 1M
+dma 8M 8K 3
+share 9M 64K
+reboot
+zero 2M 1M
+protect
+write 2M 8M
+poweroff
+"""
+
+
+def failpoints():
+    """Every name that is the argument of a failpoint() in the sources."""
+    names = set()
+    for room in ROOMS:
+        for folder, _, files in os.walk(os.path.join(lib.SOURCE, room)):
+            for file in files:
+                if not file.endswith((".c", ".h")) or file.startswith("failpoint"):
+                    continue
+                with open(os.path.join(folder, file), encoding="utf-8") as source:
+                    names.update(re.findall(r'\bfailpoint\("([a-z0-9-]+)"\)', source.read()))
+    return sorted(names)
+
+
+class Faults(lib.Case):
+    def failpoints_built(self):
+        """A malformed failpoint ends a process that looks at the variable."""
+        status, _, _ = self.run_workload("poweroff\n", env={"LETHE_FAILPOINT": ":::"})
+        self.assert_clean()
+        return status != 0
+
+    def inject(self, setting):
+        status, out, err = self.run_workload(WORKLOAD, env={"LETHE_FAILPOINT": setting})
+        # -9: the hypervisor itself was the one to be killed.
+        self.assertIn(status, (0, 1, 3, 4, -9), out + err)
+        if status in (1, 3, 4):
+            self.assert_one_line(err)
+        self.assert_clean()
+        return status
+
+    def test_every_failpoint(self):
+        if not self.failpoints_built():
+            self.skipTest("no failpoints in this build (-Dfailpoints=true)")
+        names = failpoints()
+        self.assertNotEqual(names, [])
+        for name in names:
+            for nth in (1, 2, 3):
+                with self.subTest(failpoint=name, nth=nth):
+                    self.inject(f"{name}:{nth}")
+            with self.subTest(failpoint=name, what="kill"):
+                self.inject(f"{name}:1:kill")
+
+
+if __name__ == "__main__":
+    lib.main()
