@@ -221,6 +221,10 @@ static bool load_program(const struct run_options *options, struct program *ret)
 		log_error("--memory: too small for the tour (give it at least 64M)");
 		return false;
 	}
+	if (options->config.protect == MACHINE_PROTECT_OFF) {
+		log_error("--protect off: not for the tour (give a --workload too)");
+		return false;
+	}
 	return true;
 }
 

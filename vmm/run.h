@@ -19,7 +19,7 @@ int run_program(
 /*
  * Runs the tour: a workload of every whole-VM operation, once with config's options and
  * once the old way, where each operation does all of its work first, and prints both in
- * one table to config->console.  config->program is not used.
+ * one table to config->console.  config->program is not used; config->protect is not OFF.
  * @memory_bytes: 0, or at least TOUR_MEMORY_MIN; @vcpus: 0 is 1.  Returns an exit status;
  * the timeline is of the first run.
  */

@@ -23,40 +23,43 @@
 #define TRANSFERS       500
 
 /*
- * Memory is seen as quarters: what is kept when turning secure lies at 1M, the bulk of
- * what the guest writes in the second and third quarter.
+ * Writes the workload.  What is kept when turning secure lies at 1M; the bulk of what the
+ * guest writes is the second and third quarter of memory.  @necessary: bytes from 1M that
+ * the guest names when it turns secure; 0: it is secure from the start.
  */
 static size_t write_workload(
-	char *text, size_t size, uint64_t memory, unsigned int vcpus, bool all_necessary)
+	char *text, size_t size, uint64_t memory, unsigned int vcpus, uint64_t necessary)
 {
-	uint64_t necessary = all_necessary ? memory - MIB : NECESSARY_BYTES;
 	uint64_t bulk = memory / 4, bulk_bytes = memory / 2;
+	char protect[64] = "# secure since boot";
 
+	if (necessary)
+		snprintf(protect, sizeof(protect), "protect 1M %" PRIu64, necessary);
 	return (size_t)snprintf(text, size,
 		"memory %" PRIu64 "\n"
 		"vcpus %u\n"
 		"vcpu 0\n"
-		"print guest: memory is the hypervisor's; filling 8M of it, then turning secure\n"
+		"print guest: filling 8M, then turning secure\n"
 		"write 1M 8M\n"
-		"protect 1M %" PRIu64 "\n"
+		"%s\n"
 		"check 1M 8M\n"
-		"print guest: secure, with the 8M intact; filling half of memory\n"
+		"print guest: secure, the 8M intact; filling half of memory\n"
 		"write %" PRIu64 " %" PRIu64 "\n"
 		"print guest: %d transfers of 8K through shared memory\n"
 		"dma 12M 8K %d\n"
 		"check 1M 8M\n"
 		"print guest: rebooting\n"
 		"reboot\n"
-		"print guest: rebooted; every page must be zero, before and after turning secure\n"
+		"print guest: rebooted; memory must be zero, turned secure or not\n"
 		"zero 1M 8M\n"
-		"protect 1M %" PRIu64 "\n"
+		"%s\n"
 		"zero 1M %" PRIu64 "\n"
-		"print guest: all zero; filling it again\n"
+		"print guest: all zero; filling half of it again\n"
 		"write %" PRIu64 " %" PRIu64 "\n"
 		"check %" PRIu64 " 8M\n"
 		"print guest: powering off\n"
 		"poweroff\n",
-		memory, vcpus, necessary, bulk, bulk_bytes, TRANSFERS, TRANSFERS, necessary,
+		memory, vcpus, protect, bulk, bulk_bytes, TRANSFERS, TRANSFERS, protect,
 		memory - MIB, bulk, bulk_bytes, bulk);
 }
 
@@ -72,10 +75,10 @@ static uint64_t choose_memory(void)
 }
 
 static int make_program(
-	uint64_t memory, unsigned int vcpus, bool all_necessary, struct program *ret)
+	uint64_t memory, unsigned int vcpus, uint64_t necessary, struct program *ret)
 {
 	char text[2048];
-	size_t len = write_workload(text, sizeof(text), memory, vcpus, all_necessary);
+	size_t len = write_workload(text, sizeof(text), memory, vcpus, necessary);
 
 	return program_from_text("the tour", text, len, memory, vcpus, ret);
 }
@@ -108,6 +111,7 @@ static struct machine_config old_config(
 static int tour_create(struct tour *tour, const struct machine_config *config,
 	struct timeline *timeline, uint64_t memory, unsigned int vcpus)
 {
+	bool asks = config->protect == MACHINE_PROTECT_GUEST;
 	struct machine_config first = *config, old;
 	char old_name[64];
 	int err;
@@ -115,9 +119,9 @@ static int tour_create(struct tour *tour, const struct machine_config *config,
 	first.program = &tour->program;
 	first.see_it_out = true;
 	old = old_config(config, &tour->old_program, old_name, sizeof(old_name));
-	err = make_program(memory, vcpus, false, &tour->program);
+	err = make_program(memory, vcpus, asks ? NECESSARY_BYTES : 0, &tour->program);
 	if (!err)
-		err = make_program(memory, vcpus, true, &tour->old_program);
+		err = make_program(memory, vcpus, asks ? memory - MIB : 0, &tour->old_program);
 	if (!err)
 		err = timeline_open(NULL, &tour->no_timeline);
 	if (!err)

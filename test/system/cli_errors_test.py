@@ -34,6 +34,7 @@ BAD_USAGE = [
     (["run", "--memory", "18446744073709551616"], "64 bits"),
     (["run", "--memory", "99999999T"], "64 bits"),
     (["run", "--memory", "4M"], "tour"),
+    (["run", "--protect", "off"], "tour"),
     (["run", "--vcpus", "0"], "from 1 to 64"),
     (["run", "--vcpus", "65"], "from 1 to 64"),
     (["run", "--vcpus", "-1"], "from 1 to 64"),
