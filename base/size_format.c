@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Sizes and durations for people.  Three significant digits at most after rounding. */
+/* Sizes and durations for people: one decimal at most, and none that says nothing. */
 #include "base/size.h"
 
 #include <inttypes.h>
@@ -31,29 +31,27 @@ char *size_format(uint64_t bytes, char *buf, size_t len)
 	return buf;
 }
 
+/* @ns in units of @scale, to the nearest. */
+static uint64_t rounded(uint64_t ns, uint64_t scale)
+{
+	return ns / scale + (ns % scale >= (scale + 1) / 2);
+}
+
 char *duration_format(uint64_t ns, char *buf, size_t len)
 {
 	static const char *const units[] = {"ns", "us", "ms", "s"};
 	unsigned int unit = 0;
 	uint64_t scale = 1, tenths;
 
-	while (unit < 3 && ns / scale >= 1000) {
+	while (unit < 3 && rounded(ns, scale) >= 1000) {
 		scale *= 1000;
 		unit++;
 	}
-	if (unit == 0) {
-		snprintf(buf, len, "%" PRIu64 " ns", ns);
-		return buf;
-	}
-	tenths = ns / (scale / 10) + (ns % (scale / 10) >= scale / 20);
-	if (tenths >= 10000 && unit < 3) {
-		unit++;
-		tenths = 10;
-	}
-	if (tenths % 10 != 0 && tenths < 1000)
+	tenths = unit == 0 ? ns * 10 : rounded(ns, scale / 10);
+	if (tenths >= 1000 || tenths % 10 == 0)
+		snprintf(buf, len, "%" PRIu64 " %s", rounded(ns, scale), units[unit]);
+	else
 		snprintf(buf, len, "%" PRIu64 ".%" PRIu64 " %s", tenths / 10, tenths % 10,
 			units[unit]);
-	else
-		snprintf(buf, len, "%" PRIu64 " %s", (tenths + 5) / 10, units[unit]);
 	return buf;
 }
