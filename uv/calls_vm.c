@@ -52,7 +52,14 @@ int call_vm_start(struct uv_vm *vm, const struct call *c)
 	return 0;
 }
 
-/* RUNNING => STOPPED; a TRANSIENT switch is given up. */
+/* Whoever serves a vCPU learns that it has ended.  All vCPU threads have. */
+static void post_closed(struct uv_vm *vm)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++)
+		vcpu_exit_post(&vm->vcpu[i], ABI_EXIT_CLOSED, (uint64_t[6]){0}, 0);
+}
+
+/* Any => STOPPED. */
 int call_vm_stop(struct uv_vm *vm, const struct call *c)
 {
 	int ret = 0;
@@ -63,6 +70,7 @@ int call_vm_stop(struct uv_vm *vm, const struct call *c)
 		ret = -EPROTO;
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
+	post_closed(vm);
 	return ret;
 }
 

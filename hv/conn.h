@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The connection to an ultravisor: calls from any thread, answers matched by number.
+ *
+ * One thread reads answers and gives each to the caller that waits for it; PERFORM may
+ * be answered long after later calls.  At end of file, or at an answer that is none of
+ * ours, the connection is dead for good: every caller gets -EPIPE and on_death runs.
+ */
+#ifndef HV_CONN_H
+#define HV_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "abi/uvcall.h"
+
+struct conn;
+
+/*
+ * Takes @fd over.  @on_death (may be NULL) is called once, on the reader's thread.
+ * 0 or a negative errno; @fd is then still the caller's.
+ */
+int conn_new(int fd, void (*on_death)(void *ctx), void *ctx, struct conn **ret);
+
+/* Shuts the socket and joins the reader.  No call may be under way. */
+void conn_free(struct conn *c);
+
+/*
+ * Performs a call; sizes of @args and @result (NULL: not wanted) are those of the table.
+ * Returns 0 or the negative errno of its status; -EPIPE when the connection is dead.
+ * *result is written for 0, -ECANCELED, -EUCLEAN and -EPROTONOSUPPORT.
+ */
+int conn_call(struct conn *c, enum abi_call call, const void *args, void *result, const int *fds,
+	unsigned int nfds);
+
+bool conn_is_dead(struct conn *c);
+
+/* An eventfd that becomes readable at death.  Owned by @c. */
+int conn_death_fd(const struct conn *c);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "hv/gfn_state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/range_map.h"
+
+#define STATES 4
+#define EVENTS 5
+#define NONE   -1
+
+struct gfn_states {
+	struct range_map *map; /* value: enum lethe_gfn_state; NORMAL is 0, absent */
+};
+
+/* kvm-semantics of PPC: rows are states, columns events. */
+static const int8_t next_state[STATES][EVENTS] = {
+	[LETHE_GFN_NORMAL] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_NORMAL,
+		LETHE_GFN_SECURE, LETHE_GFN_NORMAL},
+	[LETHE_GFN_SECURE] = {NONE, LETHE_GFN_SHARED, LETHE_GFN_PAGED_OUT, LETHE_GFN_SECURE,
+		LETHE_GFN_NORMAL},
+	[LETHE_GFN_SHARED] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_SHARED,
+		LETHE_GFN_SHARED, LETHE_GFN_NORMAL},
+	[LETHE_GFN_PAGED_OUT] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_PAGED_OUT,
+		LETHE_GFN_PAGED_OUT, LETHE_GFN_NORMAL},
+};
+
+struct gfn_states *gfn_states_new(void)
+{
+	struct gfn_states *s = calloc(1, sizeof(*s));
+
+	if (s == NULL)
+		return NULL;
+	s->map = range_map_new();
+	if (s->map == NULL) {
+		free(s);
+		return NULL;
+	}
+	return s;
+}
+
+void gfn_states_free(struct gfn_states *s)
+{
+	if (s == NULL)
+		return;
+	range_map_free(s->map);
+	free(s);
+}
+
+int gfn_state_next(enum lethe_gfn_state from, enum gfn_event event)
+{
+	int to = next_state[from][event];
+
+	return to == NONE ? -EINVAL : to;
+}
+
+enum lethe_gfn_state gfn_state_get(const struct gfn_states *s, gfn_t gfn)
+{
+	return range_map_get(s->map, gfn.v);
+}
+
+/* Checks every run of @r; *ret_same: one new state serves all of it. */
+static int check(const struct gfn_states *s, struct gfn_range r, enum gfn_event event,
+	bool *ret_same, int *ret_to)
+{
+	*ret_same = true;
+	*ret_to = NONE;
+	for (uint64_t at = r.start.v; at < range_end(r);) {
+		struct range_run run = range_map_run_at(s->map, at, range_end(r));
+		int to = gfn_state_next(run.value, event);
+
+		if (to < 0)
+			return to;
+		if (*ret_to != NONE && *ret_to != to)
+			*ret_same = false;
+		*ret_to = to;
+		at = run.end;
+	}
+	return 0;
+}
+
+/* Puts back what @saved holds of [start, end): runs that an apply had changed. */
+static void restore(struct gfn_states *s, const struct range_run *saved, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		(void)range_map_set(s->map, saved[i].start, saved[i].end, saved[i].value);
+}
+
+static size_t count_runs(const struct gfn_states *s, struct gfn_range r)
+{
+	size_t n = 0;
+
+	for (uint64_t at = r.start.v; at < range_end(r); n++)
+		at = range_map_run_at(s->map, at, range_end(r)).end;
+	return n;
+}
+
+/* Runs of @r end in different states: one by one, from a copy of what they were. */
+static int apply_each(struct gfn_states *s, struct gfn_range r, enum gfn_event event)
+{
+	size_t n = count_runs(s, r), i = 0;
+	struct range_run *runs = calloc(n, sizeof(*runs));
+	int ret = 0;
+
+	if (runs == NULL)
+		return -ENOMEM;
+	for (uint64_t at = r.start.v; at < range_end(r); at = runs[i++].end)
+		runs[i] = range_map_run_at(s->map, at, range_end(r));
+	for (i = 0; i < n && ret == 0; i++) {
+		ret = range_map_set(s->map, runs[i].start, runs[i].end,
+			(uint32_t)gfn_state_next(runs[i].value, event));
+	}
+	if (ret < 0)
+		restore(s, runs, i);
+	free(runs);
+	return ret;
+}
+
+int gfn_state_apply(struct gfn_states *s, struct gfn_range r, enum gfn_event event)
+{
+	bool same;
+	int to, ret = check(s, r, event, &same, &to);
+
+	if (ret < 0)
+		return ret;
+	if (same)
+		return range_map_set(s->map, r.start.v, range_end(r), (uint32_t)to);
+	return apply_each(s, r, event);
+}
+
+bool gfn_state_all(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state)
+{
+	return range_map_all(s->map, r.start.v, range_end(r), state);
+}
+
+size_t gfn_state_ranges(const struct gfn_states *s)
+{
+	return range_map_runs(s->map);
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Memslots: the hypervisor's mapping of the shared backing, and its GFN states. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/failpoint.h"
+#include "hv/error.h"
+#include "hv/vm.h"
+#include "os/memfd.h"
+
+struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r)
+{
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
+		struct slot *s = &vm->slot[i];
+
+		if (s->used && r.start.v >= s->range.start.v && range_end(r) <= range_end(s->range))
+			return s;
+	}
+	return NULL;
+}
+
+/* Frees what a slot holds: linear in what is resident. */
+static void release_memory(struct slot *s)
+{
+	if (s->hva != NULL)
+		munmap(s->hva, range_bytes(s->range));
+	if (s->memfd >= 0)
+		close(s->memfd);
+	gfn_states_free(s->states);
+	*s = (struct slot){.memfd = -1};
+}
+
+static int make_memory(struct lethe_vm *vm, struct gfn_range r, struct slot *ret)
+{
+	struct slot s = {.used = true, .range = r};
+	void *hva = NULL;
+	int err = failpoint("hv-slot-memfd");
+
+	s.memfd = err < 0 ? err : memfd_new("lethe-slot", range_bytes(r));
+	if (s.memfd < 0)
+		return s.memfd;
+	err = failpoint("hv-slot-map");
+	if (err == 0)
+		err = memfd_map(s.memfd, range_bytes(r), &hva);
+	s.hva = hva;
+	if (err == 0 && vm->is_protected) {
+		s.states = gfn_states_new();
+		err = s.states == NULL ? -ENOMEM : gfn_state_apply(s.states, r, GFN_INIT_DONE);
+	}
+	if (err < 0) {
+		release_memory(&s);
+		return err;
+	}
+	*ret = s;
+	return 0;
+}
+
+int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t start, uint64_t bytes)
+{
+	const struct abi_slot args = {.id = id, .gpa = start, .bytes = bytes};
+	struct gfn_range r;
+	struct slot s;
+	int ret = checked_gfn_range(start, bytes, &r);
+
+	if (ret == 0 && id >= ABI_MAX_SLOTS)
+		ret = -EINVAL;
+	if (ret < 0)
+		return fail(ret, "memslot %u: not a range of whole pages below 2^48", id);
+	pthread_mutex_lock(&vm->lock);
+	if (vm->slot[id].used)
+		ret = -EEXIST;
+	if (ret == 0)
+		ret = make_memory(vm, r, &s);
+	if (ret == 0) {
+		ret = conn_call(vm->conn, ABI_CALL_SLOT_REGISTER, &args, NULL, &s.memfd, 1);
+		if (ret == 0)
+			vm->slot[id] = s;
+		else
+			release_memory(&s);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret < 0 ? fail(ret, "memslot %u could not be added", id) : 0;
+}
+
+/* What a thread of its own frees. */
+struct remains {
+	struct slot slot[ABI_MAX_SLOTS];
+};
+
+static void *release_remains(void *arg)
+{
+	struct remains *r = arg;
+
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
+		if (r->slot[i].used)
+			release_memory(&r->slot[i]);
+	}
+	free(r);
+	return NULL;
+}
+
+static void release_behind(const struct slot *slots)
+{
+	struct remains *r = calloc(1, sizeof(*r));
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	if (r == NULL) {
+		for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
+			struct slot s = slots[i];
+
+			if (s.used)
+				release_memory(&s);
+		}
+		return;
+	}
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++)
+		r->slot[i] = slots[i];
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	if (pthread_create(&thread, &attr, release_remains, r) != 0)
+		release_remains(r);
+	pthread_attr_destroy(&attr);
+}
+
+void hv_drop_slots(struct lethe_vm *vm)
+{
+	struct slot old[ABI_MAX_SLOTS];
+
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
+		old[i] = vm->slot[i];
+		vm->slot[i] = (struct slot){.memfd = -1};
+	}
+	release_behind(old);
+}
+
+int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
+{
+	const struct abi_slot args = {.id = id};
+	struct slot old[ABI_MAX_SLOTS] = {0};
+	int ret;
+
+	if (id >= ABI_MAX_SLOTS)
+		return fail(-ENOENT, "memslot %u: no such slot", id);
+	pthread_mutex_lock(&vm->lock);
+	ret = vm->slot[id].used ? hv_call(vm, ABI_CALL_SLOT_UNREGISTER, &args, NULL) : -ENOENT;
+	if (ret == 0) {
+		old[id] = vm->slot[id];
+		vm->slot[id] = (struct slot){.memfd = -1};
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (ret < 0)
+		return fail(ret, "memslot %u could not be removed", id);
+	release_behind(old);
+	return 0;
+}
+
+int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva, uint64_t *ret_bytes)
+{
+	int ret = -ENOENT;
+
+	pthread_mutex_lock(&vm->lock);
+	if (id < ABI_MAX_SLOTS && vm->slot[id].used) {
+		*ret_hva = vm->slot[id].hva;
+		*ret_bytes = range_bytes(vm->slot[id].range);
+		ret = 0;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret < 0 ? fail(ret, "memslot %u: no such slot", id) : 0;
+}
+
+static void note(struct lethe_vm *vm, struct gfn_range r, enum gfn_event event)
+{
+	struct slot *s;
+
+	pthread_mutex_lock(&vm->lock);
+	s = hv_find_slot(vm, r);
+	if (s != NULL && s->states != NULL)
+		(void)gfn_state_apply(s->states, r, event);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+void hv_note_converted(struct lethe_vm *vm, struct gfn_range r, bool to_shared)
+{
+	note(vm, r, to_shared ? GFN_PAGE_IN_SHARED : GFN_PAGE_IN);
+}
+
+void hv_note_released(struct lethe_vm *vm, struct gfn_range r)
+{
+	note(vm, r, GFN_DROP);
+}
+
+int lethe_gfn_state(struct lethe_vm *vm, uint64_t at, enum lethe_gfn_state *ret)
+{
+	const struct gfn_range r = {gpa_to_gfn(gpa(at)), 1};
+	struct slot *s;
+	int err = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	s = hv_find_slot(vm, r);
+	if (s == NULL)
+		err = -ENOENT;
+	else
+		*ret = s->states == NULL ? LETHE_GFN_NORMAL : gfn_state_get(s->states, r.start);
+	pthread_mutex_unlock(&vm->lock);
+	return err < 0 ? fail(err, "0x%llx: no memory there", (unsigned long long)at) : 0;
+}

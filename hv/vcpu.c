@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* vCPUs: starting, stopping, and the exits that the ultravisor posts (abi/exit.h). */
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "hv/error.h"
+#include "hv/vm.h"
+#include "os/futex.h"
+
+/* How often to look for an exit before sleeping. */
+#define EXIT_SPINS 200
+
+/* X(name here, name in the abi, whether the guest waits for an answer) */
+#define EXITS(X)                                                                                   \
+	X(CLOSED, CLOSED, false)                                                                   \
+	X(PRINT, PRINT, true)                                                                      \
+	X(PROTECT, PROTECT, true)                                                                  \
+	X(CONVERT, CONVERT, true)                                                                  \
+	X(RELEASE, RELEASE, true)                                                                  \
+	X(DMA, DMA, true)                                                                          \
+	X(REBOOT, REBOOT, false)                                                                   \
+	X(POWEROFF, POWEROFF, false)                                                               \
+	X(STOPPED, STOPPED, false)                                                                 \
+	X(HALTED, HALTED, false)                                                                   \
+	X(PIO, PIO, true)                                                                          \
+	X(MMIO, MMIO, true)
+
+static enum lethe_exit_type type_of(uint32_t abi_type)
+{
+	switch (abi_type) {
+#define X(name, abi_name, waits)                                                                   \
+	case ABI_EXIT_##abi_name:                                                                  \
+		return LETHE_EXIT_##name;
+		EXITS(X)
+#undef X
+	default:
+		return LETHE_EXIT_CLOSED;
+	}
+}
+
+static bool waits_for_answer(enum lethe_exit_type type)
+{
+	switch (type) {
+#define X(name, abi_name, waits)                                                                   \
+	case LETHE_EXIT_##name:                                                                    \
+		return waits;
+		EXITS(X)
+#undef X
+	default:
+		return false;
+	}
+}
+
+static uint32_t status_of(int err)
+{
+	switch (-err) {
+#define X(name, number, error, text)                                                               \
+	case error:                                                                                \
+		return ABI_ST_##name;
+		ABI_STATUS_TABLE(X)
+#undef X
+	default:
+		return ABI_ST_IO;
+	}
+}
+
+static void note_answer(struct lethe_vm *vm, struct vcpu_local *l, const struct lethe_exit *exit)
+{
+	struct gfn_range r;
+
+	if (checked_gfn_range(exit->gpa, exit->bytes, &r) < 0)
+		return;
+	if (exit->type == LETHE_EXIT_RELEASE)
+		hv_note_released(vm, r);
+	if (exit->type != LETHE_EXIT_CONVERT || exit->reply != 0)
+		return;
+	l->converting = true;
+	l->range = r;
+	l->to_shared = exit->to_shared;
+	hv_note_converted(vm, r, exit->to_shared);
+}
+
+static void answer(struct abi_vcpu_page *page, struct vcpu_local *l, const struct lethe_exit *exit)
+{
+	page->reply_status = status_of(exit->reply);
+	page->reply_value = exit->reply_value;
+	__atomic_store_n(&page->reply_seq, l->seen, __ATOMIC_RELEASE);
+	futex_wake(&page->reply_seq, 1);
+}
+
+/* Waits for news.  The reader thread bumps exit_seq when the ultravisor dies. */
+static void wait_for_exit(struct abi_vcpu_page *page, uint32_t seen)
+{
+	unsigned int spins = 0;
+
+	while (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) == seen) {
+		if (spins++ < EXIT_SPINS)
+			cpu_relax();
+		else
+			(void)futex_wait(&page->exit_seq, seen, NULL);
+	}
+}
+
+static void copy_data(const struct abi_vcpu_page *page, struct lethe_exit *exit)
+{
+	uint32_t size = page->data_size;
+
+	if (exit->type == LETHE_EXIT_PROTECT) {
+		const struct abi_range *from = (const struct abi_range *)page->data;
+
+		exit->count = size / sizeof(*from);
+		if (exit->count > sizeof(exit->ranges) / sizeof(exit->ranges[0]))
+			exit->count = sizeof(exit->ranges) / sizeof(exit->ranges[0]);
+		for (size_t i = 0; i < exit->count; i++)
+			exit->ranges[i] = (struct lethe_range){from[i].gpa, from[i].bytes};
+		return;
+	}
+	if (size >= sizeof(exit->text))
+		size = sizeof(exit->text) - 1;
+	memcpy(exit->text, page->data, size);
+	exit->text[size] = '\0';
+	exit->count = size;
+}
+
+static void copy_exit(const struct abi_vcpu_page *page, struct lethe_exit *exit)
+{
+	const uint64_t *arg = page->arg;
+
+	exit->type = type_of(page->type);
+	exit->time_ns = page->time_ns;
+	exit->gpa = arg[0];
+	exit->bytes = arg[1];
+	exit->value = arg[3];
+	exit->is_write = arg[2] != 0;
+	exit->to_shared = arg[2] != 0;
+	exit->reply = 0;
+	exit->reply_value = 0;
+	if (exit->type == LETHE_EXIT_STOPPED) {
+		exit->stop = (enum lethe_stop)arg[0];
+		exit->gpa = arg[1];
+	}
+	copy_data(page, exit);
+}
+
+int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *exit)
+{
+	struct abi_vcpu_page *page;
+	struct vcpu_local *l;
+
+	if (vcpu >= vm->vcpus)
+		return fail(-EINVAL, "no vCPU %u", vcpu);
+	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
+	l = &vm->local[vcpu];
+	if (exit->type != 0 && waits_for_answer(exit->type)) {
+		note_answer(vm, l, exit);
+		answer(page, l, exit);
+	}
+	if (conn_is_dead(vm->conn)) {
+		exit->type = LETHE_EXIT_CLOSED;
+		return 0;
+	}
+	wait_for_exit(page, l->seen);
+	l->seen = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
+	if (l->converting && page->last_result != 0)
+		hv_note_converted(vm, l->range, !l->to_shared);
+	l->converting = false;
+	copy_exit(page, exit);
+	return 0;
+}
+
+int lethe_vm_start(struct lethe_vm *vm, uint64_t *ret_first_ns)
+{
+	struct abi_vm_start_ret result;
+	int ret = hv_call(vm, ABI_CALL_VM_START, NULL, &result);
+
+	if (ret < 0)
+		return fail(ret, "the vCPUs could not be started: %s", strerror(-ret));
+	if (ret_first_ns != NULL)
+		*ret_first_ns = result.first_instruction_ns;
+	return 0;
+}
+
+int lethe_vm_stop(struct lethe_vm *vm)
+{
+	int ret = hv_call(vm, ABI_CALL_VM_STOP, NULL, NULL);
+
+	return ret < 0 ? fail(ret, "the vCPUs could not be stopped: %s", strerror(-ret)) : 0;
+}

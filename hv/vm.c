@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The VM as a whole: its ultravisor, its entry in the runtime directory, its end. */
+#include <ctype.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/failpoint.h"
+#include "hv/error.h"
+#include "hv/vm.h"
+#include "os/clock.h"
+#include "os/futex.h"
+#include "os/memfd.h"
+#include "os/socket.h"
+#include "os/spawn.h"
+
+/* What an unfinished VM holds. */
+struct birth {
+	int pages_fd, bulk_fd;
+	pid_t uv_pid;
+};
+
+int hv_call(struct lethe_vm *vm, enum abi_call call, const void *args, void *result)
+{
+	return conn_call(vm->conn, call, args, result, NULL, 0);
+}
+
+/* ---- the ultravisor process ---- */
+
+/* On the reader's thread: everybody who waits for an exit is told that there are no more. */
+static void on_death(void *ctx)
+{
+	struct lethe_vm *vm = ctx;
+
+	for (unsigned int i = 0; i < vm->vcpus && vm->pages != NULL; i++) {
+		struct abi_vcpu_page *page =
+			(struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)i * ABI_EXIT_PAGE);
+
+		page->type = ABI_EXIT_CLOSED;
+		__atomic_fetch_add(&page->exit_seq, 1, __ATOMIC_RELEASE);
+		futex_wake(&page->exit_seq, INT32_MAX);
+	}
+}
+
+static int find_uv(const struct lethe_vm_config *config, char *path, size_t size)
+{
+	int ret = 0;
+
+	if (config->uv_path == NULL)
+		ret = find_beside("lethe-uv", LETHE_LIBEXECDIR, path, size);
+	else if ((size_t)snprintf(path, size, "%s", config->uv_path) >= size)
+		ret = -ENAMETOOLONG;
+	else if (access(path, X_OK) < 0)
+		ret = -errno;
+	if (ret < 0)
+		return fail(ret, "%s: lethe-uv is not there or cannot be run",
+			config->uv_path != NULL ? config->uv_path : path);
+	return 0;
+}
+
+static int greet(struct lethe_vm *vm, pid_t *ret_pid)
+{
+	const struct abi_hello hello = {.version = ABI_VERSION};
+	struct abi_hello_ret reply = {0};
+	int ret = hv_call(vm, ABI_CALL_HELLO, &hello, &reply);
+
+	if (ret == -EPROTONOSUPPORT)
+		return fail(ret, "lethe-uv speaks version %u of the interface, not %u", reply.version,
+			ABI_VERSION);
+	if (ret < 0)
+		return fail(ret, "lethe-uv ended before it answered");
+	*ret_pid = reply.pid;
+	return 0;
+}
+
+/* The process that is started replaces itself by one that was never dumpable, and ends. */
+static void reap_first(pid_t pid)
+{
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config, pid_t *ret_pid)
+{
+	char path[4096];
+	int pair[2], ret = find_uv(config, path, sizeof(path));
+	pid_t first;
+
+	if (ret < 0)
+		return ret;
+	ret = failpoint("hv-socket");
+	if (ret == 0)
+		ret = socket_pair(pair);
+	if (ret < 0)
+		return fail(ret, "no socket for lethe-uv: %s", strerror(-ret));
+	ret = spawn_with_fd(path, pair[1], ABI_SOCKET_FD, &first);
+	close(pair[1]);
+	if (ret == 0) {
+		reap_first(first);
+		ret = conn_new(pair[0], on_death, vm, &vm->conn);
+	}
+	if (ret < 0) {
+		close(pair[0]);
+		return fail(ret, "%s: could not be started: %s", path, strerror(-ret));
+	}
+	return greet(vm, ret_pid);
+}
+
+/* ---- creation ---- */
+
+static bool is_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len < 1 || len > ABI_NAME_MAX || name[0] == '.')
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		if (!isalnum((unsigned char)name[i]) && strchr("._-", name[i]) == NULL)
+			return false;
+	}
+	return true;
+}
+
+static int check_config(const struct lethe_vm_config *c)
+{
+	if (c->vcpus < 1 || c->vcpus > ABI_MAX_VCPUS)
+		return fail(-EINVAL, "%u vCPUs: 1 to %u are possible", c->vcpus, ABI_MAX_VCPUS);
+	if (c->name != NULL && !is_name(c->name))
+		return fail(-EINVAL, "'%s' is no name: 1 to %u of A-Z a-z 0-9 . _ -, not starting with a dot",
+			c->name, ABI_NAME_MAX);
+	return 0;
+}
+
+static void choose_name(struct lethe_vm *vm, const char *name)
+{
+	static unsigned int count;
+	unsigned int n = __atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
+
+	if (name != NULL)
+		snprintf(vm->name, sizeof(vm->name), "%s", name);
+	else if (n == 1)
+		snprintf(vm->name, sizeof(vm->name), "vm-%d", (int)getpid());
+	else
+		snprintf(vm->name, sizeof(vm->name), "vm-%d-%u", (int)getpid(), n);
+}
+
+static int make_pages(struct lethe_vm *vm, struct birth *b)
+{
+	void *p = NULL;
+	int ret = failpoint("hv-pages");
+
+	b->pages_fd = ret < 0 ? ret : memfd_new("lethe-vcpus", (uint64_t)vm->vcpus * ABI_EXIT_PAGE);
+	if (b->pages_fd < 0)
+		return b->pages_fd;
+	b->bulk_fd = memfd_new("lethe-bulk", ABI_BULK_SIZE);
+	if (b->bulk_fd < 0)
+		return b->bulk_fd;
+	ret = memfd_map(b->pages_fd, (uint64_t)vm->vcpus * ABI_EXIT_PAGE, &p);
+	if (ret == 0) {
+		vm->pages = p;
+		ret = failpoint("hv-bulk");
+	}
+	if (ret == 0)
+		ret = memfd_map(b->bulk_fd, ABI_BULK_SIZE, &p);
+	if (ret == 0)
+		vm->bulk = p;
+	return ret;
+}
+
+static int make_entry(struct lethe_vm *vm)
+{
+	void *p = NULL;
+	int ret = rundir_claim(vm->name, ABI_STATUS_PAGE, &vm->entry);
+
+	if (ret == -EEXIST)
+		return fail(ret, "a VM named '%s' is there already", vm->name);
+	if (ret < 0)
+		return fail(ret, "no entry in the runtime directory: %s", strerror(-ret));
+	ret = memfd_map(vm->entry.status, ABI_STATUS_PAGE, &p);
+	if (ret < 0)
+		return fail(ret, "the status file cannot be mapped: %s", strerror(-ret));
+	vm->status = p;
+	memcpy(vm->status->name, vm->name, sizeof(vm->status->name));
+	vm->status->hv_pid = getpid();
+	vm->status->started_ns = clock_realtime_ns();
+	return 0;
+}
+
+static uint32_t flags_of(const struct lethe_vm_config *c)
+{
+	return (c->lazy_off ? ABI_VM_LAZY_OFF : 0) | (c->wipe_off ? ABI_VM_WIPE_OFF : 0) |
+	       (c->share == LETHE_SHARE_MAPPED ? ABI_VM_SHARE_MAPPED : 0) |
+	       (c->discard_eager ? ABI_VM_DISCARD_EAGER : 0);
+}
+
+static int create_in_uv(struct lethe_vm *vm, const struct lethe_vm_config *config,
+	const struct birth *b)
+{
+	const int fds[4] = {b->pages_fd, b->bulk_fd, vm->entry.status, vm->entry.folder};
+	const struct abi_vm_create args = {.vcpus = vm->vcpus,
+		.executor = vm->executor == LETHE_EXECUTOR_KVM ? ABI_EXEC_KVM : ABI_EXEC_SW,
+		.flags = flags_of(config)};
+	int ret = conn_call(vm->conn, ABI_CALL_VM_CREATE, &args, NULL, fds, 4);
+
+	return ret < 0 ? fail(ret, "lethe-uv could not make the VM: %s", strerror(-ret)) : 0;
+}
+
+static int be_born(struct lethe_vm *vm, const struct lethe_vm_config *config, struct birth *b)
+{
+	int ret = make_pages(vm, b);
+
+	if (ret < 0)
+		return fail(ret, "no memory to share with lethe-uv: %s", strerror(-ret));
+	ret = make_entry(vm);
+	if (ret == 0)
+		ret = start_uv(vm, config, &b->uv_pid);
+	if (ret == 0)
+		ret = create_in_uv(vm, config, b);
+	return ret;
+}
+
+static void unmap_all(struct lethe_vm *vm)
+{
+	if (vm->pages != NULL)
+		munmap(vm->pages, (size_t)vm->vcpus * ABI_EXIT_PAGE);
+	if (vm->bulk != NULL)
+		munmap(vm->bulk, ABI_BULK_SIZE);
+	if (vm->status != NULL)
+		munmap(vm->status, ABI_STATUS_PAGE);
+}
+
+static void close_if_open(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Everything of a VM that did not come to be; its ultravisor is waited for. */
+static void unwind(struct lethe_vm *vm, const struct birth *b)
+{
+	if (vm->conn != NULL)
+		conn_free(vm->conn);
+	if (b->uv_pid > 0) {
+		while (waitpid(b->uv_pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	unmap_all(vm);
+	rundir_drop(&vm->entry);
+}
+
+int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
+{
+	struct birth b = {.pages_fd = -1, .bulk_fd = -1};
+	struct lethe_vm *vm;
+	int ret = check_config(config);
+
+	if (ret < 0)
+		return ret;
+	vm = failpoint("hv-vm") < 0 ? NULL : calloc(1, sizeof(*vm));
+	if (vm == NULL)
+		return fail(-ENOMEM, "no memory for a VM");
+	vm->vcpus = config->vcpus;
+	vm->entry.folder = vm->entry.status = -1;
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++)
+		vm->slot[i].memfd = -1;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->bulk_lock, NULL);
+	choose_name(vm, config->name);
+	ret = hv_choose_executor(config->executor, &vm->executor);
+	if (ret == 0)
+		ret = be_born(vm, config, &b);
+	close_if_open(b.pages_fd);
+	close_if_open(b.bulk_fd);
+	if (ret < 0) {
+		unwind(vm, &b);
+		free(vm);
+		return ret;
+	}
+	vm->uv_pid = b.uv_pid;
+	*ret_vm = vm;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+static void *reap(void *arg)
+{
+	pid_t pid = (pid_t)(intptr_t)arg;
+
+	reap_first(pid);
+	return NULL;
+}
+
+/*
+ * The ultravisor is this process's child and may sweep for a while.  If this process
+ * lives on, somebody must take its exit status; if it ends, init does.
+ */
+static void reap_later(pid_t pid)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	(void)pthread_create(&thread, &attr, reap, (void *)(intptr_t)pid);
+	pthread_attr_destroy(&attr);
+}
+
+void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
+{
+	conn_free(vm->conn);
+	if (!vm->reaped && wait_destroyed)
+		reap_first(vm->uv_pid);
+	else if (!vm->reaped)
+		reap_later(vm->uv_pid);
+	hv_drop_slots(vm);
+	unmap_all(vm);
+	/* The ultravisor removes the entry when it is done; one that was killed cannot. */
+	if (vm->reaped)
+		rundir_drop(&vm->entry);
+	close_if_open(vm->entry.folder);
+	close_if_open(vm->entry.status);
+	pthread_mutex_destroy(&vm->lock);
+	pthread_mutex_destroy(&vm->bulk_lock);
+	free(vm);
+}
+
+int lethe_vm_uv_status(struct lethe_vm *vm, int *ret_status)
+{
+	pid_t pid;
+
+	if (!vm->reaped) {
+		pid = waitpid(vm->uv_pid, &vm->uv_status, WNOHANG);
+		if (pid == 0)
+			return fail(-EAGAIN, "lethe-uv runs");
+		if (pid < 0)
+			return fail(-errno, "lethe-uv cannot be waited for");
+		vm->reaped = true;
+	}
+	*ret_status = vm->uv_status;
+	return 0;
+}
+
+const char *lethe_vm_name(const struct lethe_vm *vm)
+{
+	return vm->name;
+}
+
+enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm)
+{
+	return vm->executor;
+}
+
+pid_t lethe_vm_uv_pid(const struct lethe_vm *vm)
+{
+	return vm->uv_pid;
+}
+
+int lethe_vm_death_fd(const struct lethe_vm *vm)
+{
+	return conn_death_fd(vm->conn);
+}
+
+int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret)
+{
+	struct abi_info_ret info;
+	int err = hv_call(vm, ABI_CALL_INFO, NULL, &info);
+
+	if (err < 0)
+		return fail(err, "lethe-uv gave no figures: %s", strerror(-err));
+	*ret = (struct lethe_info){.incarnation = info.incarnation,
+		.shared_bytes = info.shared_pages << PAGE_SHIFT,
+		.set_aside_bytes = info.set_aside_bytes,
+		.stale_bytes = info.stale_bytes,
+		.quarantined_bytes = info.quarantined_bytes};
+	return 0;
+}

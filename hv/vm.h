@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What liblethe keeps of a VM.  Nothing here is believed by the ultravisor.
+ *
+ * Lock order: lock (slots, states), then conn's own.  vCPU pages belong to the vCPU's
+ * caller thread, but for exit_seq and type, which the connection's death sets.
+ */
+#ifndef HV_VM_H
+#define HV_VM_H
+
+#include <pthread.h>
+
+#include "abi/exit.h"
+#include "abi/status.h"
+#include "abi/uvcall.h"
+#include "base/types.h"
+#include "hv/conn.h"
+#include "hv/gfn_state.h"
+#include "lethe/lethe.h"
+#include "os/rundir.h"
+
+struct slot {
+	bool used;
+	struct gfn_range range;
+	int memfd;
+	uint8_t *hva;
+	struct gfn_states *states; /* NULL while the VM is normal */
+};
+
+struct vcpu_local {
+	uint32_t seen;	 /* the exit_seq that was last returned */
+	bool converting; /* the last exit was a CONVERT that was accepted */
+	struct gfn_range range;
+	bool to_shared;
+};
+
+struct lethe_vm {
+	char name[ABI_NAME_MAX + 1];
+	enum lethe_executor executor;
+	unsigned int vcpus;
+	pid_t uv_pid;
+	bool reaped; /* uv_status is valid */
+	int uv_status;
+	struct rundir_entry entry;
+	struct abi_status_page *status;
+	struct abi_vcpu_page *pages;
+	uint8_t *bulk;
+	pthread_mutex_t bulk_lock;
+	struct conn *conn;
+	struct vcpu_local local[ABI_MAX_VCPUS];
+
+	pthread_mutex_t lock;
+	bool is_protected;	    /* guarded by lock */
+	struct slot slot[ABI_MAX_SLOTS]; /* guarded by lock */
+};
+
+/* The slot that holds all of @r, or NULL.  Caller holds vm->lock. */
+struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r);
+
+/* Forgets all slots; their memory is freed on a thread of its own. */
+void hv_drop_slots(struct lethe_vm *vm);
+
+/* Notes a conversion, or takes it back.  Unknown ranges are ignored: they are hints. */
+void hv_note_converted(struct lethe_vm *vm, struct gfn_range r, bool to_shared);
+void hv_note_released(struct lethe_vm *vm, struct gfn_range r);
+
+/* Settles AUTO.  0; -EOPNOTSUPP or another errno if the executor does not work here. */
+int hv_choose_executor(enum lethe_executor wanted, enum lethe_executor *ret);
+
+/* A call without descriptors, to this VM's ultravisor. */
+int hv_call(struct lethe_vm *vm, enum abi_call call, const void *args, void *result);
+
+#endif
