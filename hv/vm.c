@@ -18,7 +18,7 @@
 #include "os/futex.h"
 #include "os/memfd.h"
 #include "os/socket.h"
-#include "os/spawn.h"
+#include "os/launch.h"
 
 /* What an unfinished VM holds. */
 struct birth {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Starting lethe-uv. */
-#ifndef OS_SPAWN_H
-#define OS_SPAWN_H
+#ifndef OS_LAUNCH_H
+#define OS_LAUNCH_H
 
 #include <stddef.h>
 #include <sys/types.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "os/spawn.h"
+#include "os/launch.h"
 
 #include <errno.h>
 #include <fcntl.h>
