@@ -20,6 +20,7 @@
 #include "os/clock.h"
 #include "os/sandbox.h"
 #include "uv/dispatch.h"
+#include "uv/measure.h"
 #include "uv/vm.h"
 
 /* How often `lethe ps` gets new figures. */
@@ -93,6 +94,8 @@ int main(int argc, char **argv)
 		return 1;
 	log_setup("lethe-uv", LOG_ERROR, NULL);
 	setup_signals();
+	if (measure_setup() < 0)
+		return 1;
 	if (uv_vm_init(&vm, ABI_SOCKET_FD) < 0)
 		return 1;
 	if (sandbox_drop_capabilities() < 0)

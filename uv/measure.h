@@ -15,6 +15,12 @@ struct measure;
 
 enum measure_record { MEASURE_VM = 1, MEASURE_SLOT = 2, MEASURE_PAGES = 3, MEASURE_REGISTERS = 4 };
 
+/*
+ * Loads what the library needs from files, before the sandbox closes: no configuration
+ * but the built-in one.  0 or -EIO.
+ */
+int measure_setup(void);
+
 /* 0 or -ENOMEM. */
 int measure_new(struct measure **ret);
 void measure_free(struct measure *m);
