@@ -60,9 +60,9 @@ struct workload_op {
 };
 
 /*
- * Parses one line.  Returns NULL, or what was expected (a static string), *ret then
- * being undefined.  Checks the form of the line, alignment, wrapping and that no address
- * lies below GUEST_LOW_END; not the size of memory nor nesting.
+ * Parses one line.  Returns NULL, or what was expected (a static string that completes
+ * "expected ..."), *ret then being undefined.  Checks the form of the line, alignment,
+ * wrapping and that no address lies below GUEST_LOW_END; not the size of memory nor nesting.
  */
 const char *workload_parse_line(const char *line, size_t len, struct workload_op *ret);
 
@@ -77,8 +77,8 @@ struct workload_info {
  * Returns NULL with *ret filled, or what was expected, with ret->error_line.
  * Rules: at most GUEST_TEXT_MAX bytes with its header; `memory` and `vcpus` once each,
  * before operations; vcpu numbers below vcpus; loops closed in the vcpu section where they
- * began, at most WORKLOAD_LOOP_DEPTH deep; addresses inside memory (the larger of the
- * flag, the `memory` line, and 64M by default); at least one operation.
+ * began, at most WORKLOAD_LOOP_DEPTH deep; addresses inside memory (the flag, else the
+ * `memory` line, else 64M); at least one operation.
  */
 const char *workload_check(const char *text, size_t len, uint64_t memory, uint64_t vcpus,
 	struct workload_info *ret);
