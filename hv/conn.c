@@ -31,14 +31,14 @@ struct conn {
 	pthread_t reader;
 	pthread_mutex_t lock;
 	struct waiter *waiters; /* guarded by lock */
-	uint32_t next_seq;	/* guarded by lock */
-	bool dead;		/* guarded by lock */
+	uint32_t next_seq;      /* guarded by lock */
+	bool dead;              /* guarded by lock */
 };
 
 static const struct {
 	uint32_t args, result;
 } sizes[] = {
-#define X(name, number, args, result, fds, phases, securities)                                     \
+#define X(name, number, args, result, fds, phases, securities) \
 	[number] = {sizeof(struct args), sizeof(struct result)},
 	ABI_CALL_TABLE(X)
 #undef X
@@ -47,8 +47,8 @@ static const struct {
 static int errno_of(uint32_t status)
 {
 	switch (status) {
-#define X(name, number, error, text)                                                               \
-	case number:                                                                               \
+#define X(name, number, error, text) \
+	case number:                 \
 		return -error;
 		ABI_STATUS_TABLE(X)
 #undef X

@@ -14,11 +14,11 @@
 #include "lethe/lethe.h"
 
 enum gfn_event {
-	GFN_PAGE_IN,	    /* its content became private */
+	GFN_PAGE_IN,        /* its content became private */
 	GFN_PAGE_IN_SHARED, /* the guest shared it */
-	GFN_PAGE_OUT,	    /* it was sealed and stored */
-	GFN_INIT_DONE,	    /* the switch ended, or its slot was hotplugged */
-	GFN_DROP	    /* abort, reset, release: nothing is known of it */
+	GFN_PAGE_OUT,       /* it was sealed and stored */
+	GFN_INIT_DONE,      /* the switch ended, or its slot was hotplugged */
+	GFN_DROP            /* abort, reset, release: nothing is known of it */
 };
 
 struct gfn_states;

@@ -20,8 +20,8 @@ struct list {
 
 static const char *state_name(uint32_t state)
 {
-	static const char *const names[] = {"starting", "normal", "secure", "stopped", "forgetting",
-		"gone"};
+	static const char *const names[] = {
+		"starting", "normal", "secure", "stopped", "forgetting", "gone"};
 
 	return state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
 }

@@ -12,25 +12,25 @@
 #define EXIT_SPINS 200
 
 /* X(name here, name in the abi, whether the guest waits for an answer) */
-#define EXITS(X)                                                                                   \
-	X(CLOSED, CLOSED, false)                                                                   \
-	X(PRINT, PRINT, true)                                                                      \
-	X(PROTECT, PROTECT, true)                                                                  \
-	X(CONVERT, CONVERT, true)                                                                  \
-	X(RELEASE, RELEASE, true)                                                                  \
-	X(DMA, DMA, true)                                                                          \
-	X(REBOOT, REBOOT, false)                                                                   \
-	X(POWEROFF, POWEROFF, false)                                                               \
-	X(STOPPED, STOPPED, false)                                                                 \
-	X(HALTED, HALTED, false)                                                                   \
-	X(PIO, PIO, true)                                                                          \
+#define EXITS(X)                     \
+	X(CLOSED, CLOSED, false)     \
+	X(PRINT, PRINT, true)        \
+	X(PROTECT, PROTECT, true)    \
+	X(CONVERT, CONVERT, true)    \
+	X(RELEASE, RELEASE, true)    \
+	X(DMA, DMA, true)            \
+	X(REBOOT, REBOOT, false)     \
+	X(POWEROFF, POWEROFF, false) \
+	X(STOPPED, STOPPED, false)   \
+	X(HALTED, HALTED, false)     \
+	X(PIO, PIO, true)            \
 	X(MMIO, MMIO, true)
 
 static enum lethe_exit_type type_of(uint32_t abi_type)
 {
 	switch (abi_type) {
-#define X(name, abi_name, waits)                                                                   \
-	case ABI_EXIT_##abi_name:                                                                  \
+#define X(name, abi_name, waits)  \
+	case ABI_EXIT_##abi_name: \
 		return LETHE_EXIT_##name;
 		EXITS(X)
 #undef X
@@ -42,8 +42,8 @@ static enum lethe_exit_type type_of(uint32_t abi_type)
 static bool waits_for_answer(enum lethe_exit_type type)
 {
 	switch (type) {
-#define X(name, abi_name, waits)                                                                   \
-	case LETHE_EXIT_##name:                                                                    \
+#define X(name, abi_name, waits) \
+	case LETHE_EXIT_##name:  \
 		return waits;
 		EXITS(X)
 #undef X
@@ -55,8 +55,8 @@ static bool waits_for_answer(enum lethe_exit_type type)
 static uint32_t status_of(int err)
 {
 	switch (-err) {
-#define X(name, number, error, text)                                                               \
-	case error:                                                                                \
+#define X(name, number, error, text) \
+	case error:                  \
 		return ABI_ST_##name;
 		ABI_STATUS_TABLE(X)
 #undef X
@@ -167,6 +167,33 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	l->converting = false;
 	copy_exit(page, exit);
 	return 0;
+}
+
+_Static_assert(
+	sizeof(struct lethe_cpu_state) == sizeof(struct abi_vcpu_state) &&
+		offsetof(struct lethe_cpu_state, rip) == offsetof(struct abi_vcpu_state, rip) &&
+		offsetof(struct lethe_cpu_state, tr) == offsetof(struct abi_vcpu_state, tr),
+	"the public state is the wire's, but for the vCPU's number");
+
+int lethe_vcpu_set_state(
+	struct lethe_vm *vm, unsigned int vcpu, const struct lethe_cpu_state *state)
+{
+	struct abi_vcpu_state args;
+	int ret;
+
+	memcpy(&args, state, sizeof(args));
+	args.vcpu = vcpu;
+	args.reserved = 0;
+	ret = hv_call(vm, ABI_CALL_VCPU_STATE, &args, NULL);
+	return ret < 0 ? fail(ret, "vCPU %u takes no registers: %s", vcpu, strerror(-ret)) : 0;
+}
+
+int lethe_irq_line(struct lethe_vm *vm, unsigned int irq, bool level)
+{
+	const struct abi_irq_line args = {.irq = irq, .level = level};
+	int ret = hv_call(vm, ABI_CALL_IRQ_LINE, &args, NULL);
+
+	return ret < 0 ? fail(ret, "interrupt line %u: %s", irq, strerror(-ret)) : 0;
 }
 
 int lethe_vm_start(struct lethe_vm *vm, uint64_t *ret_first_ns)

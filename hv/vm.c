@@ -71,8 +71,8 @@ static int greet(struct lethe_vm *vm, pid_t *ret_pid)
 	int ret = hv_call(vm, ABI_CALL_HELLO, &hello, &reply);
 
 	if (ret == -EPROTONOSUPPORT)
-		return fail(ret, "lethe-uv speaks version %u of the interface, not %u", reply.version,
-			ABI_VERSION);
+		return fail(ret, "lethe-uv speaks version %u of the interface, not %u",
+			reply.version, ABI_VERSION);
 	if (ret < 0)
 		return fail(ret, "lethe-uv ended before it answered");
 	*ret_pid = reply.pid;
@@ -132,7 +132,8 @@ static int check_config(const struct lethe_vm_config *c)
 	if (c->vcpus < 1 || c->vcpus > ABI_MAX_VCPUS)
 		return fail(-EINVAL, "%u vCPUs: 1 to %u are possible", c->vcpus, ABI_MAX_VCPUS);
 	if (c->name != NULL && !is_name(c->name))
-		return fail(-EINVAL, "'%s' is no name: 1 to %u of A-Z a-z 0-9 . _ -, not starting with a dot",
+		return fail(-EINVAL,
+			"'%s' is no name: 1 to %u of A-Z a-z 0-9 . _ -, not starting with a dot",
 			c->name, ABI_NAME_MAX);
 	return 0;
 }
@@ -196,11 +197,11 @@ static uint32_t flags_of(const struct lethe_vm_config *c)
 {
 	return (c->lazy_off ? ABI_VM_LAZY_OFF : 0) | (c->wipe_off ? ABI_VM_WIPE_OFF : 0) |
 	       (c->share == LETHE_SHARE_MAPPED ? ABI_VM_SHARE_MAPPED : 0) |
-	       (c->discard_eager ? ABI_VM_DISCARD_EAGER : 0);
+	       (c->discard_eager ? ABI_VM_DISCARD_EAGER : 0) | (c->pc ? ABI_VM_PC : 0);
 }
 
-static int create_in_uv(struct lethe_vm *vm, const struct lethe_vm_config *config,
-	const struct birth *b)
+static int create_in_uv(
+	struct lethe_vm *vm, const struct lethe_vm_config *config, const struct birth *b)
 {
 	const int fds[4] = {b->pages_fd, b->bulk_fd, vm->entry.status, vm->entry.folder};
 	const struct abi_vm_create args = {.vcpus = vm->vcpus,

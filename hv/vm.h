@@ -28,7 +28,7 @@ struct slot {
 };
 
 struct vcpu_local {
-	uint32_t seen;	 /* the exit_seq that was last returned */
+	uint32_t seen;   /* the exit_seq that was last returned */
 	bool converting; /* the last exit was a CONVERT that was accepted */
 	struct gfn_range range;
 	bool to_shared;
@@ -50,7 +50,7 @@ struct lethe_vm {
 	struct vcpu_local local[ABI_MAX_VCPUS];
 
 	pthread_mutex_t lock;
-	bool is_protected;	    /* guarded by lock */
+	bool is_protected;               /* guarded by lock */
 	struct slot slot[ABI_MAX_SLOTS]; /* guarded by lock */
 };
 

@@ -26,7 +26,8 @@ static int set_attributes(posix_spawnattr_t *attr)
 	if (ret == 0)
 		ret = posix_spawnattr_setsigdefault(attr, &all);
 	if (ret == 0)
-		ret = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+		ret = posix_spawnattr_setflags(
+			attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	return -ret;
 }
 

@@ -49,6 +49,8 @@ struct lethe_vm_config {
 	enum lethe_share share;
 	bool lazy_off;	   /* the kill switch: nothing is ever set aside */
 	bool wipe_off;	   /* freed private memory is cleared by the kernel only */
+	bool pc;	    /* interrupt controllers and a timer, for a guest that expects a PC;
+			     * needs KVM */
 	bool discard_eager; /* stale shared pages go before unshare returns */
 	const char *uv_path; /* lethe-uv; NULL: beside this program, else the libexec folder */
 };
@@ -149,6 +151,41 @@ enum lethe_gfn_state { LETHE_GFN_NORMAL, LETHE_GFN_SECURE, LETHE_GFN_SHARED, LET
 LETHE_API int lethe_gfn_state(struct lethe_vm *vm, uint64_t gpa, enum lethe_gfn_state *ret);
 
 /* ---- vCPUs ---- */
+
+/* A segment register with its hidden part; flags as below. */
+struct lethe_segment {
+	uint64_t base;
+	uint32_t limit; /* bytes - 1 */
+	uint16_t selector;
+	uint8_t type; /* as in a descriptor */
+	uint8_t flags;
+};
+
+#define LETHE_SEG_PRESENT      1u
+#define LETHE_SEG_CODE_OR_DATA 2u
+#define LETHE_SEG_DEFAULT_32   4u
+#define LETHE_SEG_LONG	       8u
+#define LETHE_SEG_GRANULAR     16u
+
+/* An x86-64 vCPU at its first instruction. */
+struct lethe_cpu_state {
+	uint32_t reserved[2];
+	uint64_t rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi;
+	uint64_t cr0, cr3, cr4, efer;
+	uint64_t gdt_base, gdt_limit;
+	struct lethe_segment cs, data, tr; /* data: ds, es, fs, gs and ss */
+};
+
+/*
+ * Sets what @vcpu finds at its first instruction in this incarnation, instead of reset.
+ * Measured; refused once the VM is protected or has started (-EPROTO).
+ * -EINVAL no such vCPU; -EOPNOTSUPP the executor has no registers.
+ */
+LETHE_API int lethe_vcpu_set_state(struct lethe_vm *vm, unsigned int vcpu,
+	const struct lethe_cpu_state *state);
+
+/* Sets interrupt line @irq (0 to 23) of a PC.  -EINVAL; -ENOENT no PC, or no memory yet. */
+LETHE_API int lethe_irq_line(struct lethe_vm *vm, unsigned int irq, bool level);
 
 /*
  * Lets all vCPUs go, from their first instruction.  *ret_first_ns (may be NULL): when
