@@ -54,6 +54,22 @@ int memfd_map(int fd, uint64_t bytes, void **ret)
 	return 0;
 }
 
+int memfd_read(int fd, uint64_t offset, void *to, uint64_t bytes)
+{
+	while (bytes > 0) {
+		ssize_t n = pread(fd, to, bytes, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		to = (uint8_t *)to + n;
+		offset += (uint64_t)n;
+		bytes -= (uint64_t)n;
+	}
+	return 0;
+}
+
 int memfd_discard(int fd, uint64_t offset, uint64_t bytes)
 {
 	int rc;

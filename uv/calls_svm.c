@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/failpoint.h"
@@ -136,34 +135,43 @@ static bool is_asked(const struct uv_vm *vm, struct gfn_range r)
 	return false;
 }
 
-/* Copies what the memfd holds of a range into the private window; holes stay holes. */
-static int copy_data(struct slot_memory *m, uint64_t offset, uint64_t bytes)
+/* Measures [offset, end) of a private window, having copied it from the memfd if @data. */
+static int take_run(
+	struct uv_vm *vm, struct slot_memory *m, uint64_t offset, uint64_t end, bool data)
 {
-	uint64_t at = offset, start, stop, end = offset + bytes;
-	int ret;
+	int ret = 0;
 
-	while ((ret = memfd_next_data(m->memfd, at, end, &start, &stop)) == 0) {
-		memcpy(m->filling.base + start, m->window.base + start, stop - start);
-		at = stop;
-	}
-	return ret == -ENXIO ? 0 : ret;
-}
+	while (ret == 0 && offset < end) {
+		uint64_t step = end - offset < PAGE_IN_STEP ? end - offset : PAGE_IN_STEP;
 
-static int take_in(struct uv_vm *vm, int slot, struct gfn_range r)
-{
-	struct slot_memory *m = &vm->memory_of[slot];
-	uint64_t offset = (r.start.v - vm->slots.slot[slot].range.start.v) << PAGE_SHIFT;
-	uint64_t left = range_bytes(r);
-	int ret = measure_add(vm->measure, MEASURE_PAGES, gfn_to_gpa(r.start).v, left);
-
-	while (ret == 0 && left > 0) {
-		uint64_t step = left < PAGE_IN_STEP ? left : PAGE_IN_STEP;
-
-		ret = copy_data(m, offset, step);
+		if (data)
+			ret = memfd_read(m->memfd, offset, m->filling.base + offset, step);
 		if (ret == 0)
 			ret = measure_content(vm->measure, m->filling.base + offset, step);
 		offset += step;
-		left -= step;
+	}
+	return ret;
+}
+
+/* Holes of the memfd are zeros in the private window too, without being touched. */
+static int take_in(struct uv_vm *vm, int slot, struct gfn_range r)
+{
+	struct slot_memory *m = &vm->memory_of[slot];
+	uint64_t at = (r.start.v - vm->slots.slot[slot].range.start.v) << PAGE_SHIFT;
+	uint64_t end = at + range_bytes(r), start, stop;
+	int ret = measure_add(vm->measure, MEASURE_PAGES, gfn_to_gpa(r.start).v, range_bytes(r));
+
+	while (ret == 0 && at < end) {
+		ret = memfd_next_data(m->memfd, at, end, &start, &stop);
+		if (ret == -ENXIO) {
+			start = stop = end;
+			ret = 0;
+		}
+		if (ret == 0)
+			ret = take_run(vm, m, at, start, false);
+		if (ret == 0)
+			ret = take_run(vm, m, start, stop, true);
+		at = stop;
 	}
 	return ret;
 }
