@@ -29,26 +29,29 @@
 /*
  * X(name, number, meaning; arguments; reply)
  */
-#define ABI_EXIT_TABLE(X)                                                                    \
-	X(NONE, 0, "nothing")                                                                \
-	X(CLOSED, 1, "the VM is gone: no more exits")                                        \
-	X(PRINT, 2, "data: text for the console, without a newline")                         \
-	X(PROTECT, 3, "the guest asks to turn secure; data: struct abi_range[], necessary")  \
-	X(CONVERT, 4, "arg: gpa, bytes, 1 to share or 0 to unshare; reply.status 0 accepts") \
-	X(RELEASE, 5, "arg: gpa, bytes: the guest gave these pages up")                      \
-	X(DMA, 6, "arg: gpa, bytes: the device is to complement them; reply.status")         \
-	X(REBOOT, 7, "all vCPUs have stopped; set aside or reset, load, start")              \
-	X(POWEROFF, 8, "all vCPUs have stopped; the guest wants no more")                    \
-	X(STOPPED, 9, "the ultravisor stopped the VM; arg: enum abi_stop, gpa; data: why")   \
-	X(HALTED, 10, "this vCPU has nothing left to do until the next reset")               \
-	X(PIO, 11, "arg: port, bytes, 1 for out, value; reply.value for in")                 \
-	X(MMIO, 12, "arg: gpa, bytes, 1 for write, value; reply.value for read")
+#define ABI_EXIT_TABLE(X)                                                                       \
+	X(NONE, 0, "nothing")                                                                   \
+	X(CLOSED, 1, "the VM is gone: no more exits")                                           \
+	X(PRINT, 2, "data: text for the console, without a newline")                            \
+	X(PROTECT, 3, "the guest asks to turn secure; data: struct abi_range[], necessary")     \
+	X(CONVERT, 4, "arg: gpa, bytes, 1 to share or 0 to unshare; reply.status 0 accepts")    \
+	X(RELEASE, 5, "arg: gpa, bytes: the guest gave these pages up")                         \
+	X(DMA, 6, "arg: gpa, bytes: the device is to complement them; reply.status")            \
+	X(REBOOT, 7, "all vCPUs have stopped; set aside or reset, load, start")                 \
+	X(POWEROFF, 8, "all vCPUs have stopped; the guest wants no more")                       \
+	X(STOPPED, 9, "the ultravisor stopped the VM; arg: enum abi_stop, gpa; data: why")      \
+	X(HALTED, 10, "this vCPU has nothing left to do until the next reset")                  \
+	X(PIO, 11, "arg: port, bytes, 1 for out, value; reply.value: in's value, out's action") \
+	X(MMIO, 12, "arg: gpa, bytes, 1 for write, value; reply.value as for PIO")
 
 enum abi_exit_type {
 #define X(name, number, text) ABI_EXIT_##name = number,
 	ABI_EXIT_TABLE(X)
 #undef X
 };
+
+/* What a write to a device does to the whole VM: reply.value of a write. */
+enum abi_device_action { ABI_DEVICE_NOTHING = 0, ABI_DEVICE_RESET = 1, ABI_DEVICE_POWEROFF = 2 };
 
 /* Why the ultravisor stopped a VM. */
 enum abi_stop {

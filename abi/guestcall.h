@@ -2,8 +2,8 @@
 /*
  * Guest calls: what guest code asks of the ultravisor.
  *
- * On KVM a call is a 4-byte OUT of any value to GUEST_CALL_PORT with the registers
- * rax = number, rdi, rsi, rdx, rcx = arguments; the result comes back in rax.  A
+ * On KVM a call is a 4-byte OUT of any value to GUEST_CALL_PORT (in dx) with the registers
+ * rax = number, rdi, rsi, rcx, r8 = arguments; the result comes back in rax.  A
  * buffer is the GPA of its first byte; it must lie in memory of the caller.  In the
  * software executor the same numbers and arguments are a C call.
  *

@@ -137,10 +137,23 @@ static bool serve_call(struct uv_vcpu *v, int vcpu_fd)
 	return false;
 }
 
+/* What the device says of a write.  False if the VM ended by it. */
+static bool obey(struct uv_vcpu *v, uint64_t action)
+{
+	const uint64_t none[4] = {0};
+
+	if (action == ABI_DEVICE_RESET)
+		(void)guest_call(v, GUEST_CALL_REBOOT, none, 0);
+	else if (action == ABI_DEVICE_POWEROFF)
+		(void)guest_call(v, GUEST_CALL_POWEROFF, none, 0);
+	return action != ABI_DEVICE_RESET && action != ABI_DEVICE_POWEROFF;
+}
+
 /* Asks the hypervisor's device.  False if the vCPU must stop. */
 static bool ask_device(
 	struct uv_vcpu *v, enum abi_exit_type type, const uint64_t arg[6], uint64_t *ret_value)
 {
+	bool write = arg[2] != 0;
 	struct exit_reply reply;
 	bool answered;
 
@@ -150,7 +163,7 @@ static bool ask_device(
 	if (!answered || !vcpu_enter(v))
 		return false;
 	*ret_value = reply.value;
-	return true;
+	return !write || obey(v, reply.value);
 }
 
 static bool serve_pio(struct uv_vcpu *v, struct kvm_run *run)

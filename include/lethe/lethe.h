@@ -207,9 +207,15 @@ enum lethe_exit_type {
 	LETHE_EXIT_POWEROFF,   /* all vCPUs have stopped */
 	LETHE_EXIT_STOPPED,    /* stopped by the ultravisor: stop, gpa, text */
 	LETHE_EXIT_HALTED,     /* this vCPU has nothing left to do until a reset */
-	LETHE_EXIT_PIO,	       /* port (in gpa), bytes, is_write, value */
-	LETHE_EXIT_MMIO	       /* gpa, bytes, is_write, value */
+	LETHE_EXIT_PIO,	       /* port (in gpa), bytes, is_write, value: reply_value */
+	LETHE_EXIT_MMIO	       /* gpa, bytes, is_write, value: reply_value */
 };
+
+/*
+ * What a write to a device does to the whole VM: after RESET or POWEROFF all vCPUs stop and
+ * LETHE_EXIT_REBOOT or LETHE_EXIT_POWEROFF follows on the vCPU that wrote.
+ */
+enum lethe_action { LETHE_ACTION_NONE, LETHE_ACTION_RESET, LETHE_ACTION_POWEROFF };
 
 enum lethe_stop {
 	LETHE_STOP_CHECK = 1,
@@ -235,7 +241,7 @@ struct lethe_exit {
 	};
 	/* The answer: set before the next lethe_vcpu_run. */
 	int reply;	      /* 0 or a negative errno */
-	uint64_t reply_value; /* for reads */
+	uint64_t reply_value; /* PIO, MMIO: what a read gives; an enum lethe_action of a write */
 };
 
 /*
