@@ -99,7 +99,7 @@ static int copy_buffer(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_g
 /* A call through the port: number and arguments from registers, buffers from memory. */
 static int64_t perform_call(struct uv_vcpu *v, const struct kvm_regs *regs)
 {
-	const uint64_t arg[4] = {regs->rdi, regs->rsi, regs->rdx, regs->rcx};
+	const uint64_t arg[4] = {regs->rdi, regs->rsi, regs->rcx, regs->r8};
 	const struct guest_call_info *info = guest_call_info(regs->rax);
 	uint64_t bytes = 0;
 	int64_t ret;
