@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int memfd_new(const char *name, uint64_t bytes)
@@ -29,6 +31,7 @@ int memfd_new(const char *name, uint64_t bytes)
 
 int memfd_check(int fd, uint64_t bytes)
 {
+	struct statfs fs;
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS);
 
@@ -37,6 +40,12 @@ int memfd_check(int fd, uint64_t bytes)
 		(seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0)
 		return -EINVAL;
 	if ((fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR)
+		return -EINVAL;
+	/*
+	 * Of huge pages (hugetlbfs) mmap() maps whole ones, however short the length: at a
+	 * fixed address that would reach beyond the window, over the caller's own memory.
+	 */
+	if (fstatfs(fd, &fs) < 0 || fs.f_type != TMPFS_MAGIC)
 		return -EINVAL;
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < bytes)
 		return -EINVAL;

@@ -12,8 +12,8 @@
 int memfd_new(const char *name, uint64_t bytes);
 
 /*
- * Checks that @fd, which somebody else sent, is a memfd of at least @bytes that cannot
- * shrink.  Returns 0; -EINVAL if not.
+ * Checks that @fd, which somebody else sent, is a memfd of small pages and of at least
+ * @bytes that cannot shrink and may be written to.  Returns 0; -EINVAL if not.
  */
 int memfd_check(int fd, uint64_t bytes);
 

@@ -95,6 +95,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(fallocate),
 	SCMP_SYS(fcntl),
 	SCMP_SYS(fstat),
+	SCMP_SYS(fstatfs),
 	SCMP_SYS(newfstatat),
 	SCMP_SYS(futex),
 	SCMP_SYS(getpid),

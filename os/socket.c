@@ -2,6 +2,8 @@
 #include "os/socket.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -68,6 +70,14 @@ static unsigned int take_fds(struct msghdr *msg, int *fds, unsigned int max)
 	return total;
 }
 
+/* Whether what recvmsg() says is 0 bytes was the end, not a packet without content. */
+static bool is_closed(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) < 0 || (p.revents & (POLLRDHUP | POLLHUP)) != 0;
+}
+
 ssize_t socket_recv(
 	int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds, unsigned int *ret_nfds)
 {
@@ -88,7 +98,8 @@ ssize_t socket_recv(
 		return -errno;
 
 	count = take_fds(&msg, fds, SOCKET_MAX_FDS);
-	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || count > max_fds) {
+	if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || count > max_fds ||
+		(n == 0 && (count > 0 || !is_closed(fd)))) {
 		for (unsigned int i = 0; i < count && i < SOCKET_MAX_FDS; i++)
 			close(fds[i]);
 		return -EMSGSIZE;
