@@ -30,6 +30,7 @@
 #define VCPUS     2
 #define SKIPPED   77
 #define CPUID_MAX 256
+#define SPARE     512
 
 enum vcpu_state { VCPU_RUNS, VCPU_WAITS, VCPU_ENDED };
 
@@ -110,19 +111,26 @@ static void load(struct machine *m)
 	memcpy(m->memory + GUEST_TEXT_GPA + sizeof(header), m->text, header.bytes);
 }
 
+/* KVM's CPUID, before the registers: KVM checks EFER against it. */
+static void set_cpuid(int fd)
+{
+	struct kvm_cpuid2 *cpuid =
+		calloc(1, sizeof(*cpuid) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+
+	assert_non_null(cpuid);
+	cpuid->nent = CPUID_MAX;
+	assert_int_equal(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), 0);
+	assert_int_equal(ioctl(fd, KVM_SET_CPUID2, cpuid), 0);
+	free(cpuid);
+}
+
 static void make_vcpu(struct machine *m, unsigned int id)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[CPUID_MAX];
-	} cpuid;
 	struct vcpu *v = &m->vcpu[id];
 
-	cpuid.head.nent = CPUID_MAX;
-	assert_int_equal(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid), 0);
 	v->fd = ioctl(m->vm, KVM_CREATE_VCPU, id);
 	assert_true(v->fd >= 0);
-	assert_int_equal(ioctl(v->fd, KVM_SET_CPUID2, &cpuid), 0);
+	set_cpuid(v->fd);
 	v->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
 	assert_ptr_not_equal(v->run, MAP_FAILED);
 }
@@ -311,6 +319,16 @@ static void assert_same(const struct machine *m, const struct fake_machine *fake
 		FAKE_MEMORY - GUEST_LOW_END);
 }
 
+/* The image is as it was loaded, and vCPU 0's stack has kept SPARE bytes unused. */
+static void assert_low_memory(const struct machine *m)
+{
+	size_t end = GUEST_KVM_STACKS_GPA + SPARE;
+
+	assert_memory_equal(m->memory + GUEST_KVM_IMAGE_GPA, guest_kvm_image, guest_kvm_image_size);
+	for (size_t at = GUEST_KVM_IMAGE_GPA + guest_kvm_image_size; at < end; at++)
+		assert_int_equal(m->memory[at], 0);
+}
+
 /* vCPU 0 alone, on both machines. */
 static void run_both(const char *text)
 {
@@ -323,6 +341,7 @@ static void run_both(const char *text)
 	fake.boot.vcpus = VCPUS;
 	fake_run(&fake);
 	assert_same(&m, &fake);
+	assert_low_memory(&m);
 	if (m.ranges[0].bytes)
 		assert_memory_equal(m.ranges, fake.ranges, sizeof(m.ranges));
 	fake_free(&fake);
