@@ -4,6 +4,8 @@
  *
  * The fixed tables are packed structs with the specification's field names.  The DSDT's
  * code (AML) is short enough to be written as bytes; each group names what it stands for.
+ * ISA interrupt n is input n of the I/O APIC for every n, the timer's 0 included: so does
+ * KVM route them unless told otherwise.
  * Layout in memory: RSDP, then each table at the next multiple of 64 (the FACS needs it).
  */
 #include "vmm/pc_acpi.h"
@@ -99,16 +101,16 @@ _Static_assert(sizeof(struct acpi_fadt) == 276, "ACPI 6.0, 5.2.9");
 
 /* fadt.iapc_boot_arch: devices of the ISA bus, but no 8042 keyboard and no VGA. */
 #define BOOT_LEGACY_DEVICES (1u << 0)
-#define BOOT_VGA_ABSENT	    (1u << 2)
+#define BOOT_VGA_ABSENT     (1u << 2)
 
 /* fadt.flags */
-#define FADT_WBINVD	 (1u << 0)
-#define FADT_C1		 (1u << 2)
+#define FADT_WBINVD        (1u << 0)
+#define FADT_C1            (1u << 2)
 #define FADT_NO_PWR_BUTTON (1u << 4) /* none of fixed hardware */
 #define FADT_NO_SLP_BUTTON (1u << 5)
-#define FADT_NO_FIX_RTC	 (1u << 6)
-#define FADT_TMR_VAL_EXT (1u << 8) /* the timer has 32 bits */
-#define FADT_RESET_REG	 (1u << 10)
+#define FADT_NO_FIX_RTC    (1u << 6)
+#define FADT_TMR_VAL_EXT   (1u << 8) /* the timer has 32 bits */
+#define FADT_RESET_REG     (1u << 10)
 
 struct acpi_facs {
 	char signature[4];
@@ -139,14 +141,14 @@ struct madt_io_apic {
 
 struct madt_override {
 	uint8_t type, length; /* 2, 10 */
-	uint8_t bus;	      /* 0: ISA */
+	uint8_t bus;          /* 0: ISA */
 	uint8_t source;
 	uint32_t gsi;
 	uint16_t flags;
 } __attribute__((packed));
 
 struct madt_local_nmi {
-	uint8_t type, length; /* 4, 6 */
+	uint8_t type, length;  /* 4, 6 */
 	uint8_t processor_uid; /* 0xff: all */
 	uint16_t flags;
 	uint8_t lint;
@@ -157,34 +159,40 @@ struct acpi_madt {
 	uint32_t local_apic_address;
 	uint32_t flags; /* 1: a pair of 8259s is there too */
 	struct madt_io_apic io_apic;
-	struct madt_override timer;
 	struct madt_override sci;
 	struct madt_local_nmi nmi;
 	struct madt_local_apic local_apics[PC_ACPI_VCPUS_MAX];
 } __attribute__((packed));
 
-/* Package lengths below 64 are one byte, themselves included. */
+/*
+ * A package length counts itself: one byte below 64, else bits 3:0 and 11:4 in two bytes,
+ * the first with 0x40.
+ */
+// clang-format off
 static const uint8_t dsdt_code[] = {
 	/* Name (\_S5, Package (4) {5, 5, 0, 0}) */
-	0x08, '\\', '_', 'S', '5', '_', 0x12, 0x08, 4, /* elements */
+	0x08, '\\', '_', 'S', '5', '_', 0x12, 0x08, 4,
 	0x0a, PC_ACPI_SLEEP_OFF, 0x0a, PC_ACPI_SLEEP_OFF, 0x00, 0x00,
 	/* Scope (\_SB) */
-	0x10, 0x40 | 0x07, 0x05, '\\', '_', 'S', 'B', '_', /* 0x57 bytes */
+	0x10, 0x48, 0x05, '\\', '_', 'S', 'B', '_',
 	/* Device (COM1) */
-	0x5b, 0x82, 0x2c, 'C', 'O', 'M', '1',
-	/* Name (_HID, EisaId ("PNP0501")), Name (_UID, One) */
-	0x08, '_', 'H', 'I', 'D', 0x0c, 0x41, 0xd0, 0x05, 0x01, 0x08, '_', 'U', 'I', 'D', 0x01,
+	0x5b, 0x82, 0x2b, 'C', 'O', 'M', '1',
+	/* Name (_HID, EisaId ("PNP0501")) */
+	0x08, '_', 'H', 'I', 'D', 0x0c, 0x41, 0xd0, 0x05, 0x01,
+	/* Name (_UID, One) */
+	0x08, '_', 'U', 'I', 'D', 0x01,
 	/* Name (_CRS, Buffer (13) {IO (Decode16, 0x3f8, 0x3f8, 1, 8), IRQNoFlags () {4}}) */
-	0x08, '_', 'C', 'R', 'S', 0x11, 0x10, 0x0a, 13, 0x47, 0x01, 0xf8, 0x03, 0xf8, 0x03, 1, 8,
-	0x22, 1u << 4, 0x00, 0x79, 0x00,
+	0x08, '_', 'C', 'R', 'S', 0x11, 0x10, 0x0a, 13,
+	0x47, 0x01, 0xf8, 0x03, 0xf8, 0x03, 1, 8, 0x22, 1u << 4, 0x00, 0x79, 0x00,
 	/* Device (RTC) */
-	0x5b, 0x82, 0x23, 'R', 'T', 'C', '_',
+	0x5b, 0x82, 0x22, 'R', 'T', 'C', '_',
 	/* Name (_HID, EisaId ("PNP0B00")) */
 	0x08, '_', 'H', 'I', 'D', 0x0c, 0x41, 0xd0, 0x0b, 0x00,
 	/* Name (_CRS, Buffer (10) {IO (Decode16, 0x70, 0x70, 1, 2)}) */
-	0x08, '_', 'C', 'R', 'S', 0x11, 0x0d, 0x0a, 10, 0x47, 0x01, 0x70, 0x00, 0x70, 0x00, 1, 2,
-	0x79, 0x00,
+	0x08, '_', 'C', 'R', 'S', 0x11, 0x0d, 0x0a, 10,
+	0x47, 0x01, 0x70, 0x00, 0x70, 0x00, 1, 2, 0x79, 0x00,
 };
+// clang-format on
 
 /* The tables while they are put one after another. */
 struct acpi_builder {
@@ -303,10 +311,12 @@ static uint64_t append_madt(struct acpi_builder *b, unsigned int vcpus)
 		.local_apic_address = PC_LOCAL_APIC_GPA,
 		.flags = 1,
 		.io_apic = {.type = 1, .length = 12, .address = PC_IOAPIC_GPA},
-		.timer = {.type = 2, .length = 10, .source = 0, .gsi = 2},
 		/* level, active high */
-		.sci = {.type = 2, .length = 10, .source = PC_ACPI_SCI_IRQ,
-			.gsi = PC_ACPI_SCI_IRQ, .flags = 0xd},
+		.sci = {.type = 2,
+			.length = 10,
+			.source = PC_ACPI_SCI_IRQ,
+			.gsi = PC_ACPI_SCI_IRQ,
+			.flags = 0xd},
 		.nmi = {.type = 4, .length = 6, .processor_uid = 0xff, .lint = 1},
 	};
 

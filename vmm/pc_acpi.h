@@ -12,16 +12,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PC_ACPI_MAX	   4096u /* bytes of all tables together */
-#define PC_ACPI_VCPUS_MAX  64u
+#define PC_ACPI_MAX       4096u /* bytes of all tables together */
+#define PC_ACPI_VCPUS_MAX 64u
 
-#define PC_ACPI_SCI_IRQ	   9u
-#define PC_ACPI_PM1_EVENT  0x600u /* 4 bytes: status, enable */
+#define PC_ACPI_SCI_IRQ     9u
+#define PC_ACPI_PM1_EVENT   0x600u /* 4 bytes: status, enable */
 #define PC_ACPI_PM1_CONTROL 0x604u /* 2 bytes */
-#define PC_ACPI_PM_TIMER   0x608u /* 4 bytes */
-#define PC_ACPI_SLEEP_OFF  5u	  /* SLP_TYP of \_S5 */
-#define PC_RESET_PORT	   0xcf9u
-#define PC_RESET_VALUE	   6u
+#define PC_ACPI_PM_TIMER    0x608u /* 4 bytes */
+#define PC_ACPI_SLEEP_OFF   5u     /* SLP_TYP of \_S5 */
+#define PC_RESET_PORT       0xcf9u
+#define PC_RESET_VALUE      6u
 
 /*
  * Writes the tables of a machine with @vcpus processors (APIC ids 0, 1, ...) for an

@@ -39,8 +39,8 @@ size_t pc_memory_e820(const struct pc_memory *memory, struct pc_e820_entry ret[P
 	size_t count = 0;
 
 	ret[count++] = (struct pc_e820_entry){0, PC_LOW_END, PC_E820_RAM};
-	ret[count++] = (struct pc_e820_entry){
-		PC_BIOS_GPA, PC_HIGH_GPA - PC_BIOS_GPA, PC_E820_RESERVED};
+	ret[count++] =
+		(struct pc_e820_entry){PC_BIOS_GPA, PC_HIGH_GPA - PC_BIOS_GPA, PC_E820_RESERVED};
 	ret[count++] = (struct pc_e820_entry){
 		PC_HIGH_GPA, pc_memory_low_end(memory) - PC_HIGH_GPA, PC_E820_RAM};
 	for (size_t i = 1; i < memory->slot_count; i++)

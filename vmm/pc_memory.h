@@ -21,19 +21,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PC_GDT_GPA	  0x1000u
+#define PC_GDT_GPA        0x1000u
 #define PC_START_INFO_GPA 0x2000u
 #define PC_ZERO_PAGE_GPA  0x3000u
-#define PC_TABLES_GPA	  0x4000u
-#define PC_CMDLINE_GPA	  0x10000u
-#define PC_CMDLINE_MAX	  0x10000u /* bytes, with the NUL */
-#define PC_LOW_END	  0x9fc00u
-#define PC_BIOS_GPA	  0xe0000u
-#define PC_HIGH_GPA	  0x100000u
-#define PC_HOLE_GPA	  0xc0000000u
-#define PC_HOLE_END	  0x100000000ull
+#define PC_TABLES_GPA     0x4000u
+#define PC_CMDLINE_GPA    0x10000u
+#define PC_CMDLINE_MAX    0x10000u /* bytes, with the NUL */
+#define PC_LOW_END        0x9fc00u
+#define PC_BIOS_GPA       0xe0000u
+#define PC_HIGH_GPA       0x100000u
+#define PC_HOLE_GPA       0xc0000000u
+#define PC_HOLE_END       0x100000000ull
 
-#define PC_IOAPIC_GPA	  0xfec00000u
+#define PC_IOAPIC_GPA     0xfec00000u
 #define PC_LOCAL_APIC_GPA 0xfee00000u
 
 #define PC_MEMORY_MIN (2u << 20)

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Linux as a guest, on a real KVM, in the lab (lab.py).
+
+  lab_test.py lab KVM_VERSION          the lab itself: status, output, time limit, /dev/kvm
+  lab_test.py pc MINI_KVM              vmm/pc_* by themselves: Linux boots, resets, powers off
+  lab_test.py lethe LETHE LETHE_UV     Linux protected: boots, reboots twice, powers off
+
+What is typed to a guest waits in the serial port until the guest listens, so no test
+guesses when.  A guest's init reads one command a line from its console.
+Exit status: 0 passed, 1 failed, 77 skipped.
+"""
+
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import unittest
+
+import lab
+
+GUEST_INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+echo "guest-up cpus=$(nproc) memory=$(awk '/MemTotal/{print $2}' /proc/meminfo)"
+while read command; do
+	echo "guest-does $command"
+	case $command in
+	reboot) reboot -f ;;
+	poweroff) poweroff -f ;;
+	esac
+done
+"""
+
+CMDLINE = "console=ttyS0 quiet loglevel=3 tsc=reliable"
+
+# One line a case: name, then mini_kvm's memory and vCPUs, what is typed, more command line.
+PC_SCRIPT = r"""
+boot() {
+	echo "case $1"
+	printf "$4" | timeout 100 mini_kvm $2 $3 /vmlinuz /inner.gz "CMDLINE $5"
+	echo "status $?"
+}
+boot two-processors 512 2 'poweroff\n'
+boot acpi-reset 256 1 'reboot\n'
+boot keyboard-reset 256 1 'reboot\n' reboot=k
+boot no-acpi 256 1 'reboot\n' acpi=off
+boot around-the-hole 4096 1 'poweroff\n'
+""".replace("CMDLINE", CMDLINE)
+
+LETHE_SCRIPT = r"""
+run() {
+	timeout 200 lethe run --executor kvm --kernel /vmlinuz --initrd /inner.gz \
+		--cmdline "CMDLINE" --protect boot "$@"
+	echo "status $?"
+}
+printf 'reboot\nreboot\npoweroff\n' | run --memory 512M --vcpus 1 --timeline /tmp/timeline
+printf 'poweroff\n' | run --memory 512M --vcpus 2
+printf 'poweroff\n' | run --memory 4G --vcpus 1
+echo timeline; cat /tmp/timeline
+""".replace("CMDLINE", CMDLINE)
+
+
+def in_lab(script, files=(), **options):
+    """Runs a shell script in the lab; returns (exit status, its output's text)."""
+    output = io.BytesIO()
+    status = lab.run(["sh", "-c", script], files, sink=output, **options)
+    return status, output.getvalue().decode(errors="replace")
+
+
+def guest_script(script, programs, **options):
+    """Runs SCRIPT with a guest kernel and initramfs beside PROGRAMS; returns its output."""
+    with tempfile.NamedTemporaryFile(suffix=".gz") as inner:
+        inner.write(lab.inner_initramfs(GUEST_INIT))
+        inner.flush()
+        files = [*programs, f"{lab.find_kernel()[0]}:/vmlinuz", f"{inner.name}:/inner.gz"]
+        status, text = in_lab(script, files, **options)
+    if status:
+        raise AssertionError(f"the lab ended with status {status}:\n{text}")
+    return text
+
+
+class LabTest(unittest.TestCase):
+    programs = ()
+
+    def test_status_and_output_come_back(self):
+        status, text = in_lab("echo one; echo two >&2; exit 7")
+        self.assertEqual((status, text), (7, "one\ntwo\n"))
+
+    def test_kvm_is_there(self):
+        status, text = in_lab(os.path.basename(self.programs[0]), self.programs)
+        self.assertEqual((status, text), (0, "KVM API version 12\n"))
+
+    def test_time_is_bounded(self):
+        status, _ = in_lab("sleep 1000", timeout=1)
+        self.assertEqual(status, lab.TIMEOUT)
+
+
+class PcTest(unittest.TestCase):
+    programs = ()
+
+    def test_linux_boots_resets_and_powers_off(self):
+        text = guest_script(PC_SCRIPT, self.programs, memory=5000, timeout=300)
+        cases = dict(re.findall(r"^case (\S+)\n(.*?^status \d+)$", text, re.M | re.S))
+        expected = {  # processors, what the guest was told, mini_kvm's exit status
+            "two-processors": (2, "poweroff", 0),
+            "acpi-reset": (1, "reboot", 10),
+            "keyboard-reset": (1, "reboot", 10),
+            "no-acpi": (1, "reboot", 10),
+            "around-the-hole": (1, "poweroff", 0),
+        }
+        self.assertEqual(list(cases), list(expected), text)
+        for name, (cpus, command, status) in expected.items():
+            with self.subTest(name):
+                self.assertIn(f"guest-up cpus={cpus} ", cases[name])
+                self.assertIn(f"guest-does {command}", cases[name])
+                self.assertTrue(cases[name].endswith(f"status {status}"), cases[name])
+        self.assertGreater(int(re.search(r"memory=(\d+)", cases["around-the-hole"])[1]), 3 << 20)
+
+
+class LetheTest(unittest.TestCase):
+    programs = ()
+
+    def test_linux_runs_protected(self):
+        text = guest_script(LETHE_SCRIPT, self.programs, memory=6000, timeout=500)
+        runs, _, timeline = text.partition("\ntimeline\n")
+        first, second, third = re.findall(r"(.*?)^status (\d+)$", runs, re.M | re.S)
+
+        self.assertEqual(first[0].count("guest-up cpus=1 "), 3, text)
+        self.assertEqual(first[0].count("guest-does reboot"), 2, text)
+        self.assertEqual(first[0].count("guest-does poweroff"), 1, text)
+        self.assertIn("guest-up cpus=2 ", second[0])
+        self.assertGreater(int(re.search(r"memory=(\d+)", third[0])[1]), 3 << 20)
+        self.assertEqual([first[1], second[1], third[1]], ["0", "0", "0"], text)
+        self.check_timeline(json.loads(timeline))
+
+    def check_timeline(self, timeline):
+        names = [event["event"] for event in timeline["events"]]
+        self.assertEqual(timeline["vm"]["executor"], "kvm")
+        self.assertEqual(names.count("reboot"), 2)
+        self.assertEqual(names.count("set-aside"), 2)
+        self.assertEqual(names.count("protect"), 3)
+        self.assertEqual(names.count("poweroff"), 1)
+        self.assertNotIn("violation", names)
+        for event in timeline["events"]:
+            if event["event"] == "reboot":
+                self.assertGreater(event["duration_ns"], 0)
+        # The same blobs and registers measure the same at every boot.
+        measurements = {event["measurement"] for event in timeline["events"]
+                        if event["event"] == "protect"}
+        self.assertEqual(len(measurements), 1)
+
+
+def main():
+    suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest}
+    case = suites[sys.argv[1]]
+    case.programs = sys.argv[2:]
+    try:
+        lab.tool("qemu-system-x86_64", "qemu-system-x86")
+        lab.tool("busybox", "busybox-static")
+        lab.find_kernel()
+    except lab.Missing as why:
+        print(f"skipped: {why}", file=sys.stderr)
+        return lab.SKIP
+    suite = unittest.defaultTestLoader.loadTestsFromTestCase(case)
+    return 0 if unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
