@@ -25,8 +25,8 @@ struct guest_env {
 	 * NULL if the vCPU must stop now: the interpreter then returns at once, without
 	 * another call.
 	 */
-	uint8_t *(*translate)(void *ctx, uint64_t gpa, uint64_t want, bool write,
-		uint64_t *ret_len);
+	uint8_t *(*translate)(
+		void *ctx, uint64_t gpa, uint64_t want, bool write, uint64_t *ret_len);
 	void (*release)(void *ctx);
 
 	/*
@@ -34,8 +34,8 @@ struct guest_env {
 	 * if the vCPU must stop now (also the normal outcome of REBOOT, POWEROFF, STOP,
 	 * HALT): the interpreter returns at once.
 	 */
-	int64_t (*call)(void *ctx, enum guest_call nr, uint64_t a0, uint64_t a1, uint64_t a2,
-		uint64_t a3);
+	int64_t (*call)(
+		void *ctx, enum guest_call nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3);
 };
 
 #define GUEST_CALL_STOPPED INT64_MIN

@@ -16,8 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WORKLOAD_LINE_MAX   1024 /* bytes, without the newline */
-#define WORKLOAD_LOOP_DEPTH 8
+#define WORKLOAD_LINE_MAX    1024 /* bytes, without the newline */
+#define WORKLOAD_LOOP_DEPTH  8
 #define WORKLOAD_PROTECT_MAX 64 /* ranges of one protect */
 
 enum workload_op_type {
@@ -51,7 +51,7 @@ struct workload_range {
 struct workload_op {
 	enum workload_op_type type;
 	uint64_t gpa, bytes;
-	uint64_t count;	  /* COUNT, N, MS, STRIDE, vCPU number, memory bytes */
+	uint64_t count; /* COUNT, N, MS, STRIDE, vCPU number, memory bytes */
 	uint64_t seed;
 	const char *text; /* TEXT or NAME, inside the line */
 	size_t text_len;
@@ -67,8 +67,8 @@ struct workload_op {
 const char *workload_parse_line(const char *line, size_t len, struct workload_op *ret);
 
 struct workload_info {
-	uint64_t memory; /* 0: the text does not say */
-	uint64_t vcpus;	 /* the `vcpus` line, else the highest vcpu + 1 */
+	uint64_t memory;   /* 0: the text does not say */
+	uint64_t vcpus;    /* the `vcpus` line, else the highest vcpu + 1 */
 	size_t error_line; /* 1-based; 0 if the error is not of one line */
 };
 
@@ -80,8 +80,8 @@ struct workload_info {
  * began, at most WORKLOAD_LOOP_DEPTH deep; addresses inside memory (the flag, else the
  * `memory` line, else 64M); at least one operation.
  */
-const char *workload_check(const char *text, size_t len, uint64_t memory, uint64_t vcpus,
-	struct workload_info *ret);
+const char *workload_check(
+	const char *text, size_t len, uint64_t memory, uint64_t vcpus, struct workload_info *ret);
 
 /* The 8-byte word of the test pattern at @gpa. */
 uint64_t workload_pattern(uint64_t gpa, uint64_t seed, uint64_t incarnation);
