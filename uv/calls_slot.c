@@ -148,6 +148,20 @@ static int check_remove(struct uv_vm *vm, unsigned int id)
 	return 0;
 }
 
+/* The slot's memory goes to @d, and its GFNs are private again.  Caller holds vm->lock. */
+static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
+{
+	struct gfn_range r = vm->slots.slot[id].range;
+	int ret;
+
+	pthread_rwlock_wrlock(&vm->memory);
+	ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_PRIVATE);
+	if (ret == 0)
+		slot_take(vm, id, d);
+	pthread_rwlock_unlock(&vm->memory);
+	return ret;
+}
+
 int call_slot_unregister(struct uv_vm *vm, const struct call *c)
 {
 	unsigned int id = c->args->slot.id;
@@ -161,19 +175,12 @@ int call_slot_unregister(struct uv_vm *vm, const struct call *c)
 	d = ret == 0 ? dying_new(vm->incarnation) : NULL;
 	if (ret == 0 && d == NULL)
 		ret = -ENOMEM;
-	if (ret == 0) {
-		struct gfn_range r = vm->slots.slot[id].range;
-
-		ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_PRIVATE);
-	}
-	if (ret == 0) {
-		pthread_rwlock_wrlock(&vm->memory);
-		slot_take(vm, id, d);
-		pthread_rwlock_unlock(&vm->memory);
+	if (ret == 0)
+		ret = remove_slot(vm, id, d);
+	if (ret == 0)
 		dying_leave(vm, d, true);
-	} else {
+	else
 		free(d);
-	}
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;

@@ -194,9 +194,10 @@ int call_page_in(struct uv_vm *vm, const struct call *c)
 	if (ret == 0 && !range_map_all(vm->paged_in, r.start.v, range_end(r), 0))
 		ret = -EEXIST;
 	if (ret == 0)
-		ret = range_map_set(vm->paged_in, r.start.v, range_end(r), 1);
-	if (ret == 0)
 		ret = take_in(vm, slot, r);
+	/* Only now: a range that failed half-way must not count as complete. */
+	if (ret == 0)
+		ret = range_map_set(vm->paged_in, r.start.v, range_end(r), 1);
 	if (ret == 0) {
 		vm->pages_copied += r.count;
 		c->result->page_in.pages = r.count;

@@ -7,6 +7,7 @@
 #include "uv/executor.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
+#include "uv/switch.h"
 #include "uv/vcpu.h"
 
 /* NEW => GREETED.  EPROTONOSUPPORT carries this side's version along. */
@@ -66,6 +67,7 @@ int call_vm_stop(struct uv_vm *vm, const struct call *c)
 
 	vcpus_stop(vm, NULL);
 	pthread_mutex_lock(&vm->lock);
+	switch_abandon(vm);
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		ret = -EPROTO;
 	uv_vm_publish(vm);

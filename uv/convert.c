@@ -190,7 +190,10 @@ static int begin(
 	return err;
 }
 
-/* Ends the transaction: commits if the hypervisor accepted and the slot is still there. */
+/*
+ * Ends the transaction: commits if the hypervisor accepted, the slot is still there and no
+ * page was released meanwhile.
+ */
 static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refused)
 {
 	struct uv_vm *vm = v->vm;
@@ -200,6 +203,8 @@ static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refuse
 	pending_end(&vm->pending, v->id);
 	if (ret == 0)
 		ret = slots_find_range(&vm->slots, r);
+	if (ret >= 0 && !attr_none_released(vm->attr, r))
+		ret = -EPERM;
 	if (ret >= 0)
 		ret = commit(vm, ret, r, to_shared);
 	pthread_mutex_unlock(&vm->lock);
@@ -221,7 +226,7 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 	}
 	if (reply.status != ABI_ST_OK) {
 		(void)end(v, r, to_shared, -ECANCELED);
-		return -(int64_t)(reply.status & 0xff);
+		return guest_call_refused(reply.status);
 	}
 	ret = end(v, r, to_shared, 0);
 	v->last_result = -(int64_t)status_of(ret);

@@ -51,6 +51,11 @@ static int check_necessary(const struct uv_vm *vm, const struct abi_range *asked
 	return ret < 0 ? ret : 0;
 }
 
+int64_t guest_call_refused(uint32_t status)
+{
+	return status >= 1 && status <= 0xff ? -(int64_t)status : failed(-EPERM);
+}
+
 /* Notes what the guest asks for, which INIT_START and PAGE_IN are checked against. */
 static int note_protect(struct uv_vcpu *v, uint32_t count)
 {
@@ -95,7 +100,7 @@ static int64_t call_protect(struct uv_vcpu *v, const uint64_t arg[4], uint32_t s
 		return GUEST_CALL_ENDED;
 	if (secure)
 		return 0;
-	return reply.status == ABI_ST_OK ? failed(-EPERM) : -(int64_t)(reply.status & 0xff);
+	return guest_call_refused(reply.status);
 }
 
 static int64_t call_share(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
@@ -126,7 +131,7 @@ static int64_t call_dma(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 	vcpu_exit_post(v, ABI_EXIT_DMA, (uint64_t[6]){arg[0], arg[1]}, 0);
 	if (!vcpu_exit_wait(v, &reply))
 		return GUEST_CALL_ENDED;
-	return -(int64_t)(reply.status & 0xff);
+	return reply.status == ABI_ST_OK ? 0 : guest_call_refused(reply.status);
 }
 
 static void set_stopped(struct uv_vm *vm)

@@ -24,6 +24,12 @@ const struct guest_call_info *guest_call_info(uint64_t nr);
  */
 int64_t guest_call(struct uv_vcpu *v, uint64_t nr, const uint64_t arg[4], uint32_t size);
 
+/*
+ * The result of a call that the hypervisor refused with @status, which it may have made
+ * up: always negative, so that no refusal looks like success to the guest.
+ */
+int64_t guest_call_refused(uint32_t status);
+
 /* Stops the whole VM for a reason that the hypervisor is told.  The vCPU is outside then. */
 void guest_stop(struct uv_vcpu *v, enum abi_stop reason, uint64_t gpa, const char *text);
 

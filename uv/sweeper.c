@@ -155,6 +155,16 @@ void dying_free(struct dying *d)
 	free(d);
 }
 
+/* The oldest leftover that is, or is not, for the background.  Caller holds vm->lock. */
+static struct dying *find_left(const struct uv_vm *vm, bool background)
+{
+	for (struct incarnation *i = vm->dying.first; i != NULL; i = i->next) {
+		if (i->state == INC_LEFT && ((struct dying *)i)->background == background)
+			return (struct dying *)i;
+	}
+	return NULL;
+}
+
 /* The next incarnation that the current job is to destroy, now DESTROYING; or NULL. */
 static struct dying *take_next(struct sweeper *s, struct job *job)
 {
@@ -163,7 +173,7 @@ static struct dying *take_next(struct sweeper *s, struct job *job)
 
 	pthread_mutex_lock(&vm->lock);
 	if (d == NULL) {
-		d = (struct dying *)incarnation_find(&vm->dying, INC_LEFT);
+		d = find_left(vm, false);
 		if (d != NULL && !incarnation_set_state(&d->inc, INC_DESTROYING))
 			d = NULL;
 	}
@@ -219,16 +229,14 @@ static void run_job(struct sweeper *s, struct job *job)
 /* An incarnation that nobody performs, now DESTROYING; or NULL. */
 static struct dying *take_background(struct uv_vm *vm)
 {
-	struct incarnation *i;
+	struct dying *d;
 
 	pthread_mutex_lock(&vm->lock);
-	for (i = vm->dying.first; i != NULL; i = i->next) {
-		if (i->state == INC_LEFT && ((struct dying *)i)->background &&
-			incarnation_set_state(i, INC_DESTROYING))
-			break;
-	}
+	d = find_left(vm, true);
+	if (d != NULL && !incarnation_set_state(&d->inc, INC_DESTROYING))
+		d = NULL;
 	pthread_mutex_unlock(&vm->lock);
-	return (struct dying *)i;
+	return d;
 }
 
 static bool sweep_background(struct sweeper *s)
@@ -339,7 +347,7 @@ int sweeper_perform(struct sweeper *s, uint32_t seq, sweep_done_fn done)
 	struct dying *d = (struct dying *)incarnation_find(&vm->dying, INC_SET_ASIDE);
 	struct job *job, **at = &s->jobs;
 
-	if (d == NULL && incarnation_find(&vm->dying, INC_LEFT) == NULL)
+	if (d == NULL && find_left(vm, false) == NULL)
 		return -ENODATA;
 	job = calloc(1, sizeof(*job));
 	if (job == NULL)

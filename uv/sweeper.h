@@ -28,8 +28,8 @@ void sweeper_free(struct sweeper *s);
 void sweeper_poke(struct sweeper *s);
 
 /*
- * PERFORM: destroys what is set aside and what was left before; @done is called with
- * @seq at the end.  Caller holds vm->lock.  0; -ENODATA nothing to destroy; -ENOMEM.
+ * PERFORM: destroys what is set aside and what was left of such before; @done is called
+ * with @seq at the end.  Caller holds vm->lock.  0; -ENODATA nothing to destroy; -ENOMEM.
  */
 int sweeper_perform(struct sweeper *s, uint32_t seq, sweep_done_fn done);
 
