@@ -83,6 +83,11 @@ int machine_populate(struct machine *machine, const char **ret_what);
 /* Turns the VM secure, and records it.  As lethe_vm_protect(). */
 int machine_protect(struct machine *machine, const struct lethe_range *necessary, size_t count);
 
+/* kvm_guest.c */
+
+/* Loads what interprets the workload where vCPUs are KVM's.  0 or a negative errno. */
+int kvm_guest_load(struct machine *machine);
+
 /* reboot.c */
 
 /* Begins the next incarnation for a guest that asked at @asked_ns. */

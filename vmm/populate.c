@@ -66,6 +66,13 @@ int machine_populate(struct machine *machine, const char **ret_what)
 		*ret_what = "cannot load the workload";
 		return err;
 	}
+	if (lethe_vm_executor(machine->vm) == LETHE_EXECUTOR_KVM) {
+		err = kvm_guest_load(machine);
+		if (err) {
+			*ret_what = "cannot load the interpreter";
+			return err;
+		}
+	}
 	if (machine->config.protect == MACHINE_PROTECT_BOOT) {
 		err = machine_protect(machine, &low, 1);
 		if (err)
