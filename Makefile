@@ -18,7 +18,8 @@ all: $(BUILD)/build.ninja
 # Warnings of compilers yet to come must not keep anybody from building.
 $(BUILD)/build.ninja:
 	tools/install-deps --report build
-	meson setup $(BUILD) --buildtype=release --prefix=$(PREFIX) -Dwerror=false
+	meson setup $(BUILD) --buildtype=release --prefix=$(PREFIX) -Dwerror=false \
+		-Dtests=false
 
 demo:
 	tools/install-deps build
