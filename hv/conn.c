@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/failpoint.h"
+#include "base/log.h"
+#include "os/clock.h"
 #include "os/socket.h"
 
 /* A caller that waits for its answer; on its stack. */
@@ -44,6 +46,7 @@ static const struct {
 #undef X
 };
 
+/* A negative errno; 0 for ABI_ST_OK and for what is no status. */
 static int errno_of(uint32_t status)
 {
 	switch (status) {
@@ -53,67 +56,80 @@ static int errno_of(uint32_t status)
 		ABI_STATUS_TABLE(X)
 #undef X
 	default:
-		return -EIO;
+		return 0;
 	}
 }
 
-static struct waiter *take_waiter(struct conn *c, uint32_t seq)
+static struct waiter *find_waiter(const struct conn *c, uint32_t seq)
 {
-	for (struct waiter **at = &c->waiters; *at != NULL; at = &(*at)->next) {
-		struct waiter *w = *at;
+	struct waiter *w = c->waiters;
 
-		if (w->seq == seq) {
-			*at = w->next;
-			return w;
-		}
+	while (w != NULL && w->seq != seq)
+		w = w->next;
+	return w;
+}
+
+/* Takes @w off the list and lets its thread go on.  Caller holds the lock. */
+static void end_waiter(struct conn *c, struct waiter *w, int status)
+{
+	struct waiter **at = &c->waiters;
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	w->status = status;
+	w->done = true;
+	pthread_cond_signal(&w->answered);
+}
+
+/* Bytes of result that an answer with @status must carry. */
+static bool is_whole(const struct abi_answer *head, const struct waiter *w)
+{
+	switch (head->status) {
+	case ABI_ST_OK:
+	case ABI_ST_CANCELLED:
+	case ABI_ST_QUARANTINED:
+	case ABI_ST_VERSION:
+		return head->size == w->result_size;
+	default:
+		return head->size == 0 && errno_of(head->status) != 0;
 	}
-	return NULL;
 }
 
 /* Gives one answer to its caller.  False if it is none of ours. */
 static bool deliver(struct conn *c, const struct abi_answer *head, const void *payload)
 {
 	struct waiter *w;
-	bool known;
+	bool whole;
 
 	pthread_mutex_lock(&c->lock);
-	w = take_waiter(c, head->seq);
-	known = w != NULL && (head->size == 0 || head->size == w->result_size);
-	if (known) {
-		w->status = errno_of(head->status);
-		if (w->status == 0 && head->size != w->result_size)
-			w->status = -EIO;
+	w = find_waiter(c, head->seq);
+	whole = w != NULL && is_whole(head, w);
+	if (whole) {
 		if (w->result != NULL && head->size > 0)
 			memcpy(w->result, payload, head->size);
-	} else if (w != NULL) {
-		w->status = -EPIPE;
-	}
-	if (w != NULL) {
-		w->done = true;
-		pthread_cond_signal(&w->answered);
+		end_waiter(c, w, errno_of(head->status));
 	}
 	pthread_mutex_unlock(&c->lock);
-	return known;
+	return whole;
 }
 
+/* On the reader's thread, which is about to end. */
 static void die(struct conn *c)
 {
 	uint64_t one = 1;
-	struct waiter *w;
 
 	pthread_mutex_lock(&c->lock);
 	c->dead = true;
-	while ((w = c->waiters) != NULL) {
-		c->waiters = w->next;
-		w->status = -EPIPE;
-		w->done = true;
-		pthread_cond_signal(&w->answered);
-	}
+	while (c->waiters != NULL)
+		end_waiter(c, c->waiters, -EPIPE);
 	pthread_mutex_unlock(&c->lock);
+	/* An ultravisor that answers nonsense but lives shall notice too. */
+	shutdown(c->fd, SHUT_RDWR);
 	if (c->on_death != NULL)
 		c->on_death(c->ctx);
 	if (write(c->death_fd, &one, sizeof(one)) < 0)
-		return; /* cannot fail: the counter is 0 */
+		log_error("nobody learns that the ultravisor is gone: %s", strerror(errno));
 }
 
 static void *reader_main(void *arg)
@@ -175,13 +191,6 @@ void conn_free(struct conn *c)
 	free(c);
 }
 
-static void add_waiter(struct conn *c, struct waiter *w)
-{
-	w->seq = c->next_seq++;
-	w->next = c->waiters;
-	c->waiters = w;
-}
-
 static int send_request(struct conn *c, enum abi_call call, uint32_t seq, const void *args,
 	const int *fds, unsigned int nfds)
 {
@@ -192,32 +201,94 @@ static int send_request(struct conn *c, enum abi_call call, uint32_t seq, const 
 	return socket_send(c->fd, iov, 2, fds, nfds);
 }
 
+static void init_waiter(struct waiter *w, enum abi_call call, void *result)
+{
+	pthread_condattr_t attr;
+
+	*w = (struct waiter){.result = result, .result_size = sizes[call].result};
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->answered, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+/* Puts @w on the list, under a number of its own.  -EPIPE when the connection is dead. */
+static int add_waiter(struct conn *c, struct waiter *w)
+{
+	int ret = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->dead) {
+		ret = -EPIPE;
+	} else {
+		w->seq = c->next_seq++;
+		w->next = c->waiters;
+		c->waiters = w;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+/* A request that could not be sent has no answer, unless the reader gave it one. */
+static void give_up(struct conn *c, struct waiter *w, int err)
+{
+	pthread_mutex_lock(&c->lock);
+	if (!w->done)
+		end_waiter(c, w, err == -ECONNRESET ? -EPIPE : err);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* Waits for the answer; a connection without one in time is of no use any more. */
+static int await(struct conn *c, struct waiter *w, const struct timespec *deadline)
+{
+	bool late = false;
+
+	pthread_mutex_lock(&c->lock);
+	while (!w->done) {
+		if (deadline == NULL || late)
+			pthread_cond_wait(&w->answered, &c->lock);
+		else if (pthread_cond_timedwait(&w->answered, &c->lock, deadline) == ETIMEDOUT &&
+			 !w->done) {
+			late = true;
+			shutdown(c->fd, SHUT_RDWR);
+		}
+	}
+	pthread_mutex_unlock(&c->lock);
+	return late && w->status == -EPIPE ? -ETIMEDOUT : w->status;
+}
+
+static int call_by(struct conn *c, const struct timespec *deadline, enum abi_call call,
+	const void *args, void *result, const int *fds, unsigned int nfds)
+{
+	static const struct abi_none none;
+	struct waiter w;
+	int ret;
+
+	init_waiter(&w, call, result);
+	ret = add_waiter(c, &w);
+	if (ret == 0) {
+		/* Not under the lock: the reader must go on when the socket is full. */
+		ret = send_request(c, call, w.seq, args != NULL ? args : &none, fds, nfds);
+		if (ret < 0)
+			give_up(c, &w, ret);
+		ret = await(c, &w, deadline);
+	}
+	pthread_cond_destroy(&w.answered);
+	return ret;
+}
+
 int conn_call(struct conn *c, enum abi_call call, const void *args, void *result, const int *fds,
 	unsigned int nfds)
 {
-	static const struct abi_none none;
-	struct waiter w = {.result = result, .result_size = sizes[call].result};
-	int ret;
+	return call_by(c, NULL, call, args, result, fds, nfds);
+}
 
-	pthread_cond_init(&w.answered, NULL);
-	pthread_mutex_lock(&c->lock);
-	if (c->dead) {
-		w.status = -EPIPE;
-		w.done = true;
-	} else {
-		add_waiter(c, &w);
-		/* Under the lock: a packet is one step, and answers need the lock. */
-		ret = send_request(c, call, w.seq, args != NULL ? args : &none, fds, nfds);
-		if (ret < 0 && take_waiter(c, w.seq) != NULL) {
-			w.status = ret == -ECONNRESET ? -EPIPE : ret;
-			w.done = true;
-		}
-	}
-	while (!w.done)
-		pthread_cond_wait(&w.answered, &c->lock);
-	pthread_mutex_unlock(&c->lock);
-	pthread_cond_destroy(&w.answered);
-	return w.status;
+int conn_hello(struct conn *c, unsigned int timeout_ms, struct abi_hello_ret *ret)
+{
+	const struct abi_hello hello = {.version = ABI_VERSION};
+	const struct timespec deadline = clock_deadline(timeout_ms * NS_PER_MS);
+
+	return call_by(c, &deadline, ABI_CALL_HELLO, &hello, ret, NULL, 0);
 }
 
 bool conn_is_dead(struct conn *c)

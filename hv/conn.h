@@ -33,6 +33,12 @@ void conn_free(struct conn *c);
 int conn_call(struct conn *c, enum abi_call call, const void *args, void *result, const int *fds,
 	unsigned int nfds);
 
+/*
+ * Says hello.  As conn_call(); -ETIMEDOUT if there is no answer within @timeout_ms, and
+ * the connection is dead then: whoever is at the other end does not know the protocol.
+ */
+int conn_hello(struct conn *c, unsigned int timeout_ms, struct abi_hello_ret *ret);
+
 bool conn_is_dead(struct conn *c);
 
 /* An eventfd that becomes readable at death.  Owned by @c. */

@@ -4,10 +4,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/range_map.h"
 
 #define STATES 4
-#define EVENTS 5
+#define EVENTS 6
 #define NONE   -1
 
 struct gfn_states {
@@ -16,14 +17,47 @@ struct gfn_states {
 
 /* kvm-semantics of PPC: rows are states, columns events. */
 static const int8_t next_state[STATES][EVENTS] = {
-	[LETHE_GFN_NORMAL] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_NORMAL,
-		LETHE_GFN_SECURE, LETHE_GFN_NORMAL},
-	[LETHE_GFN_SECURE] = {NONE, LETHE_GFN_SHARED, LETHE_GFN_PAGED_OUT, LETHE_GFN_SECURE,
-		LETHE_GFN_NORMAL},
-	[LETHE_GFN_SHARED] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_SHARED,
-		LETHE_GFN_SHARED, LETHE_GFN_NORMAL},
-	[LETHE_GFN_PAGED_OUT] = {LETHE_GFN_SECURE, LETHE_GFN_SHARED, LETHE_GFN_PAGED_OUT,
-		LETHE_GFN_PAGED_OUT, LETHE_GFN_NORMAL},
+	[LETHE_GFN_NORMAL] =
+		{
+			[GFN_PAGE_IN] = LETHE_GFN_SECURE,
+			[GFN_PAGE_IN_SHARED] = LETHE_GFN_SHARED,
+			[GFN_UNSHARE] = NONE,
+			[GFN_PAGE_OUT] = LETHE_GFN_NORMAL,
+			[GFN_INIT_DONE] = LETHE_GFN_SECURE,
+			[GFN_DROP] = LETHE_GFN_NORMAL,
+		},
+	[LETHE_GFN_SECURE] =
+		{
+			[GFN_PAGE_IN] = NONE,
+			[GFN_PAGE_IN_SHARED] = LETHE_GFN_SHARED,
+			[GFN_UNSHARE] = LETHE_GFN_SECURE,
+			[GFN_PAGE_OUT] = LETHE_GFN_PAGED_OUT,
+			[GFN_INIT_DONE] = LETHE_GFN_SECURE,
+			[GFN_DROP] = LETHE_GFN_NORMAL,
+		},
+	[LETHE_GFN_SHARED] =
+		{
+			[GFN_PAGE_IN] = LETHE_GFN_SECURE,
+			[GFN_PAGE_IN_SHARED] = LETHE_GFN_SHARED,
+			[GFN_UNSHARE] = LETHE_GFN_SECURE,
+			[GFN_PAGE_OUT] = LETHE_GFN_SHARED,
+			[GFN_INIT_DONE] = LETHE_GFN_SHARED,
+			[GFN_DROP] = LETHE_GFN_NORMAL,
+		},
+	[LETHE_GFN_PAGED_OUT] =
+		{
+			[GFN_PAGE_IN] = LETHE_GFN_SECURE,
+			[GFN_PAGE_IN_SHARED] = LETHE_GFN_SHARED,
+			[GFN_UNSHARE] = LETHE_GFN_PAGED_OUT,
+			[GFN_PAGE_OUT] = LETHE_GFN_PAGED_OUT,
+			[GFN_INIT_DONE] = LETHE_GFN_PAGED_OUT,
+			[GFN_DROP] = LETHE_GFN_NORMAL,
+		},
+};
+
+struct gfn_saved {
+	size_t count;
+	struct range_run runs[];
 };
 
 struct gfn_states *gfn_states_new(void)
@@ -80,40 +114,52 @@ static int check(const struct gfn_states *s, struct gfn_range r, enum gfn_event 
 	return 0;
 }
 
-/* Puts back what @saved holds of [start, end): runs that an apply had changed. */
-static void restore(struct gfn_states *s, const struct range_run *saved, size_t count)
+struct gfn_saved *gfn_state_save(const struct gfn_states *s, struct gfn_range r)
 {
-	for (size_t i = 0; i < count; i++)
-		(void)range_map_set(s->map, saved[i].start, saved[i].end, saved[i].value);
-}
-
-static size_t count_runs(const struct gfn_states *s, struct gfn_range r)
-{
+	struct gfn_saved *saved;
 	size_t n = 0;
 
 	for (uint64_t at = r.start.v; at < range_end(r); n++)
 		at = range_map_run_at(s->map, at, range_end(r)).end;
-	return n;
+	saved = malloc(sizeof(*saved) + n * sizeof(saved->runs[0]));
+	if (saved == NULL)
+		return NULL;
+	saved->count = 0;
+	for (uint64_t at = r.start.v; at < range_end(r); saved->count++) {
+		saved->runs[saved->count] = range_map_run_at(s->map, at, range_end(r));
+		at = saved->runs[saved->count].end;
+	}
+	return saved;
+}
+
+void gfn_state_restore(struct gfn_states *s, const struct gfn_saved *saved)
+{
+	for (size_t i = 0; i < saved->count; i++) {
+		const struct range_run *run = &saved->runs[i];
+
+		if (range_map_set(s->map, run->start, run->end, run->value) < 0)
+			log_warn("states of %llu pages are not put back: no memory",
+				(unsigned long long)(run->end - run->start));
+	}
 }
 
 /* Runs of @r end in different states: one by one, from a copy of what they were. */
 static int apply_each(struct gfn_states *s, struct gfn_range r, enum gfn_event event)
 {
-	size_t n = count_runs(s, r), i = 0;
-	struct range_run *runs = calloc(n, sizeof(*runs));
+	struct gfn_saved *saved = gfn_state_save(s, r);
 	int ret = 0;
 
-	if (runs == NULL)
+	if (saved == NULL)
 		return -ENOMEM;
-	for (uint64_t at = r.start.v; at < range_end(r); at = runs[i++].end)
-		runs[i] = range_map_run_at(s->map, at, range_end(r));
-	for (i = 0; i < n && ret == 0; i++) {
-		ret = range_map_set(s->map, runs[i].start, runs[i].end,
-			(uint32_t)gfn_state_next(runs[i].value, event));
+	for (size_t i = 0; i < saved->count && ret == 0; i++) {
+		const struct range_run *run = &saved->runs[i];
+
+		ret = range_map_set(
+			s->map, run->start, run->end, (uint32_t)gfn_state_next(run->value, event));
 	}
 	if (ret < 0)
-		restore(s, runs, i);
-	free(runs);
+		gfn_state_restore(s, saved);
+	free(saved);
 	return ret;
 }
 

@@ -14,14 +14,16 @@
 #include "lethe/lethe.h"
 
 enum gfn_event {
-	GFN_PAGE_IN,        /* its content became private */
+	GFN_PAGE_IN,        /* its content was made private by a page-in */
 	GFN_PAGE_IN_SHARED, /* the guest shared it */
+	GFN_UNSHARE,        /* the guest made it private, which it may have been */
 	GFN_PAGE_OUT,       /* it was sealed and stored */
 	GFN_INIT_DONE,      /* the switch ended, or its slot was hotplugged */
 	GFN_DROP            /* abort, reset, release: nothing is known of it */
 };
 
 struct gfn_states;
+struct gfn_saved;
 
 struct gfn_states *gfn_states_new(void);
 void gfn_states_free(struct gfn_states *s);
@@ -36,6 +38,13 @@ enum lethe_gfn_state gfn_state_get(const struct gfn_states *s, gfn_t gfn);
  * -ENOMEM.
  */
 int gfn_state_apply(struct gfn_states *s, struct gfn_range r, enum gfn_event event);
+
+/*
+ * What the GFNs of @r are now, to be put back if what is about to be applied does not
+ * come to pass.  NULL when memory is short.  The caller frees it.
+ */
+struct gfn_saved *gfn_state_save(const struct gfn_states *s, struct gfn_range r);
+void gfn_state_restore(struct gfn_states *s, const struct gfn_saved *saved);
 
 /* True if all of @r is in @state. */
 bool gfn_state_all(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state);

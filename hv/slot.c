@@ -2,11 +2,13 @@
 /* Memslots: the hypervisor's mapping of the shared backing, and its GFN states. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "base/failpoint.h"
+#include "base/log.h"
 #include "hv/error.h"
 #include "hv/vm.h"
 #include "os/memfd.h"
@@ -82,7 +84,7 @@ int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t start, uint64_
 			release_memory(&s);
 	}
 	pthread_mutex_unlock(&vm->lock);
-	return ret < 0 ? fail(ret, "memslot %u could not be added", id) : 0;
+	return ret < 0 ? fail(ret, "memslot %u could not be added: %s", id, strerror(-ret)) : 0;
 }
 
 /* What a thread of its own frees. */
@@ -130,6 +132,7 @@ void hv_drop_slots(struct lethe_vm *vm)
 {
 	struct slot old[ABI_MAX_SLOTS];
 
+	vm->life++;
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
 		old[i] = vm->slot[i];
 		vm->slot[i] = (struct slot){.memfd = -1};
@@ -153,7 +156,8 @@ int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
 	}
 	pthread_mutex_unlock(&vm->lock);
 	if (ret < 0)
-		return fail(ret, "memslot %u could not be removed", id);
+		return fail(ret, "memslot %u could not be removed: %s", id,
+			ret == -EBUSY ? "the guest has not given all of it up" : strerror(-ret));
 	release_behind(old);
 	return 0;
 }
@@ -172,25 +176,49 @@ int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva, uin
 	return ret < 0 ? fail(ret, "memslot %u: no such slot", id) : 0;
 }
 
-static void note(struct lethe_vm *vm, struct gfn_range r, enum gfn_event event)
+int hv_note_converted(struct lethe_vm *vm, struct vcpu_local *l, bool to_shared)
+{
+	const enum gfn_event event = to_shared ? GFN_PAGE_IN_SHARED : GFN_UNSHARE;
+	struct gfn_saved *before = NULL;
+	struct slot *s;
+	int ret = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	s = hv_find_slot(vm, l->range);
+	if (s != NULL && s->states != NULL) {
+		before = gfn_state_save(s->states, l->range);
+		ret = before == NULL ? -ENOMEM : gfn_state_apply(s->states, l->range, event);
+	}
+	l->life = vm->life;
+	pthread_mutex_unlock(&vm->lock);
+	if (ret < 0) {
+		free(before);
+		return ret;
+	}
+	l->before = before;
+	return 0;
+}
+
+void hv_take_back(struct lethe_vm *vm, const struct vcpu_local *l)
+{
+	struct slot *s;
+
+	pthread_mutex_lock(&vm->lock);
+	s = l->life == vm->life ? hv_find_slot(vm, l->range) : NULL;
+	if (s != NULL && s->states != NULL)
+		gfn_state_restore(s->states, l->before);
+	pthread_mutex_unlock(&vm->lock);
+}
+
+void hv_note_released(struct lethe_vm *vm, struct gfn_range r)
 {
 	struct slot *s;
 
 	pthread_mutex_lock(&vm->lock);
 	s = hv_find_slot(vm, r);
-	if (s != NULL && s->states != NULL)
-		(void)gfn_state_apply(s->states, r, event);
+	if (s != NULL && s->states != NULL && gfn_state_apply(s->states, r, GFN_DROP) < 0)
+		log_warn("released pages are still held to be private: no memory");
 	pthread_mutex_unlock(&vm->lock);
-}
-
-void hv_note_converted(struct lethe_vm *vm, struct gfn_range r, bool to_shared)
-{
-	note(vm, r, to_shared ? GFN_PAGE_IN_SHARED : GFN_PAGE_IN);
-}
-
-void hv_note_released(struct lethe_vm *vm, struct gfn_range r)
-{
-	note(vm, r, GFN_DROP);
 }
 
 int lethe_gfn_state(struct lethe_vm *vm, uint64_t at, enum lethe_gfn_state *ret)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vCPUs: starting, stopping, and the exits that the ultravisor posts (abi/exit.h). */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -65,27 +66,36 @@ static uint32_t status_of(int err)
 	}
 }
 
-static void note_answer(struct lethe_vm *vm, struct vcpu_local *l, const struct lethe_exit *exit)
+/* Notes what the answer means for GFN states.  A negative errno: it cannot be given. */
+static int note_answer(struct lethe_vm *vm, struct vcpu_local *l, const struct lethe_exit *exit)
 {
-	struct gfn_range r;
+	int ret;
 
-	if (checked_gfn_range(exit->gpa, exit->bytes, &r) < 0)
-		return;
-	if (exit->type == LETHE_EXIT_RELEASE)
-		hv_note_released(vm, r);
+	if (exit->type == LETHE_EXIT_RELEASE &&
+		checked_gfn_range(exit->gpa, exit->bytes, &l->range) == 0)
+		hv_note_released(vm, l->range);
 	if (exit->type != LETHE_EXIT_CONVERT || exit->reply != 0)
-		return;
-	l->converting = true;
-	l->range = r;
-	l->to_shared = exit->to_shared;
-	hv_note_converted(vm, r, exit->to_shared);
+		return exit->reply;
+	ret = checked_gfn_range(exit->gpa, exit->bytes, &l->range);
+	return ret == 0 ? hv_note_converted(vm, l, exit->to_shared) : ret;
 }
 
-static void answer(struct abi_vcpu_page *page, struct vcpu_local *l, const struct lethe_exit *exit)
+/* The ultravisor's word on the conversion that was accepted last. */
+static void settle(struct lethe_vm *vm, struct vcpu_local *l, int64_t result)
 {
-	page->reply_status = status_of(exit->reply);
-	page->reply_value = exit->reply_value;
-	__atomic_store_n(&page->reply_seq, l->seen, __ATOMIC_RELEASE);
+	if (l->before == NULL)
+		return;
+	if (result != 0)
+		hv_take_back(vm, l);
+	free(l->before);
+	l->before = NULL;
+}
+
+static void answer(struct abi_vcpu_page *page, uint32_t seq, int reply, uint64_t value)
+{
+	page->reply_status = status_of(reply);
+	page->reply_value = value;
+	__atomic_store_n(&page->reply_seq, seq, __ATOMIC_RELEASE);
 	futex_wake(&page->reply_seq, 1);
 }
 
@@ -127,7 +137,7 @@ static void copy_exit(const struct abi_vcpu_page *page, struct lethe_exit *exit)
 {
 	const uint64_t *arg = page->arg;
 
-	exit->type = type_of(page->type);
+	exit->type = type_of(__atomic_load_n(&page->type, __ATOMIC_RELAXED));
 	exit->time_ns = page->time_ns;
 	exit->gpa = arg[0];
 	exit->bytes = arg[1];
@@ -153,8 +163,9 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
 	l = &vm->local[vcpu];
 	if (exit->type != 0 && waits_for_answer(exit->type)) {
-		note_answer(vm, l, exit);
-		answer(page, l, exit);
+		int reply = note_answer(vm, l, exit);
+
+		answer(page, l->seen, reply, exit->reply_value);
 	}
 	if (conn_is_dead(vm->conn)) {
 		exit->type = LETHE_EXIT_CLOSED;
@@ -162,9 +173,7 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	}
 	wait_for_exit(page, l->seen);
 	l->seen = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
-	if (l->converting && page->last_result != 0)
-		hv_note_converted(vm, l->range, !l->to_shared);
-	l->converting = false;
+	settle(vm, l, page->last_result);
 	copy_exit(page, exit);
 	return 0;
 }

@@ -2,12 +2,10 @@
 /* The VM as a whole: its ultravisor, its entry in the runtime directory, its end. */
 #include <ctype.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,10 +18,15 @@
 #include "os/socket.h"
 #include "os/launch.h"
 
+/* What starts at once answers in a moment; this is for a machine that thrashes. */
+#define HELLO_TIMEOUT_MS 20000
+
+/* How long after its socket closed the process of an ultravisor may take to end. */
+#define DEATH_TIMEOUT_MS 1000
+
 /* What an unfinished VM holds. */
 struct birth {
 	int pages_fd, bulk_fd;
-	pid_t uv_pid;
 };
 
 int hv_call(struct lethe_vm *vm, enum abi_call call, const void *args, void *result)
@@ -42,7 +45,7 @@ static void on_death(void *ctx)
 		struct abi_vcpu_page *page =
 			(struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)i * ABI_EXIT_PAGE);
 
-		page->type = ABI_EXIT_CLOSED;
+		__atomic_store_n(&page->type, ABI_EXIT_CLOSED, __ATOMIC_RELAXED);
 		__atomic_fetch_add(&page->exit_seq, 1, __ATOMIC_RELEASE);
 		futex_wake(&page->exit_seq, INT32_MAX);
 	}
@@ -64,33 +67,38 @@ static int find_uv(const struct lethe_vm_config *config, char *path, size_t size
 	return 0;
 }
 
-static int greet(struct lethe_vm *vm, pid_t *ret_pid)
+/* The number that lethe-uv gives is believed once the kernel says that it is a child. */
+static bool is_child(pid_t pid)
 {
-	const struct abi_hello hello = {.version = ABI_VERSION};
-	struct abi_hello_ret reply = {0};
-	int ret = hv_call(vm, ABI_CALL_HELLO, &hello, &reply);
+	siginfo_t unused;
 
-	if (ret == -EPROTONOSUPPORT)
-		return fail(ret, "lethe-uv speaks version %u of the interface, not %u",
+	return pid > 0 && waitid(P_PID, (id_t)pid, &unused, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+static int greet(struct lethe_vm *vm)
+{
+	struct abi_hello_ret reply = {0};
+	int ret = conn_hello(vm->conn, HELLO_TIMEOUT_MS, &reply);
+
+	if ((ret == 0 || ret == -EPROTONOSUPPORT) && !is_child(reply.pid))
+		return fail(-EPROTO, "what answered is not the lethe-uv that was started");
+	if (ret == 0 || ret == -EPROTONOSUPPORT)
+		process_set_pid(vm->process, reply.pid);
+	if (ret == -EPROTONOSUPPORT || (ret == 0 && reply.version != ABI_VERSION))
+		return fail(-EPROTONOSUPPORT, "lethe-uv speaks version %u of the interface, not %u",
 			reply.version, ABI_VERSION);
-	if (ret < 0)
+	if (ret == -EPIPE)
 		return fail(ret, "lethe-uv ended before it answered");
-	*ret_pid = reply.pid;
+	if (ret < 0)
+		return fail(ret, "lethe-uv does not answer: %s", strerror(-ret));
+	vm->uv_pid = reply.pid;
 	return 0;
 }
 
-/* The process that is started replaces itself by one that was never dumpable, and ends. */
-static void reap_first(pid_t pid)
-{
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-}
-
-static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config, pid_t *ret_pid)
+static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config)
 {
 	char path[4096];
 	int pair[2], ret = find_uv(config, path, sizeof(path));
-	pid_t first;
 
 	if (ret < 0)
 		return ret;
@@ -99,17 +107,15 @@ static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config, p
 		ret = socket_pair(pair);
 	if (ret < 0)
 		return fail(ret, "no socket for lethe-uv: %s", strerror(-ret));
-	ret = spawn_with_fd(path, pair[1], ABI_SOCKET_FD, &first);
+	ret = process_start(path, pair[1], &vm->process);
 	close(pair[1]);
-	if (ret == 0) {
-		reap_first(first);
+	if (ret == 0)
 		ret = conn_new(pair[0], on_death, vm, &vm->conn);
-	}
 	if (ret < 0) {
 		close(pair[0]);
 		return fail(ret, "%s: could not be started: %s", path, strerror(-ret));
 	}
-	return greet(vm, ret_pid);
+	return greet(vm);
 }
 
 /* ---- creation ---- */
@@ -204,11 +210,18 @@ static int create_in_uv(
 	struct lethe_vm *vm, const struct lethe_vm_config *config, const struct birth *b)
 {
 	const int fds[4] = {b->pages_fd, b->bulk_fd, vm->entry.status, vm->entry.folder};
-	const struct abi_vm_create args = {.vcpus = vm->vcpus,
+	struct abi_vm_create args = {.vcpus = vm->vcpus,
 		.executor = vm->executor == LETHE_EXECUTOR_KVM ? ABI_EXEC_KVM : ABI_EXEC_SW,
 		.flags = flags_of(config)};
 	int ret = conn_call(vm->conn, ABI_CALL_VM_CREATE, &args, NULL, fds, 4);
 
+	/* What works in this process may not in the other. */
+	if (ret == -EOPNOTSUPP && config->executor == LETHE_EXECUTOR_AUTO && !config->pc &&
+		vm->executor == LETHE_EXECUTOR_KVM) {
+		vm->executor = LETHE_EXECUTOR_SW;
+		args.executor = ABI_EXEC_SW;
+		ret = conn_call(vm->conn, ABI_CALL_VM_CREATE, &args, NULL, fds, 4);
+	}
 	return ret < 0 ? fail(ret, "lethe-uv could not make the VM: %s", strerror(-ret)) : 0;
 }
 
@@ -220,7 +233,7 @@ static int be_born(struct lethe_vm *vm, const struct lethe_vm_config *config, st
 		return fail(ret, "no memory to share with lethe-uv: %s", strerror(-ret));
 	ret = make_entry(vm);
 	if (ret == 0)
-		ret = start_uv(vm, config, &b->uv_pid);
+		ret = start_uv(vm, config);
 	if (ret == 0)
 		ret = create_in_uv(vm, config, b);
 	return ret;
@@ -242,17 +255,20 @@ static void close_if_open(int fd)
 		close(fd);
 }
 
-/* Everything of a VM that did not come to be; its ultravisor is waited for. */
-static void unwind(struct lethe_vm *vm, const struct birth *b)
+/* Everything of a VM that did not come to be, its processes included. */
+static void unwind(struct lethe_vm *vm)
 {
 	if (vm->conn != NULL)
 		conn_free(vm->conn);
-	if (b->uv_pid > 0) {
-		while (waitpid(b->uv_pid, NULL, 0) < 0 && errno == EINTR)
-			;
+	if (vm->process != NULL) {
+		process_kill(vm->process);
+		process_leave(vm->process, true);
 	}
 	unmap_all(vm);
 	rundir_drop(&vm->entry);
+	pthread_mutex_destroy(&vm->lock);
+	pthread_mutex_destroy(&vm->bulk_lock);
+	free(vm);
 }
 
 int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
@@ -279,54 +295,33 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 	close_if_open(b.pages_fd);
 	close_if_open(b.bulk_fd);
 	if (ret < 0) {
-		unwind(vm, &b);
-		free(vm);
+		unwind(vm);
 		return ret;
 	}
-	vm->uv_pid = b.uv_pid;
 	*ret_vm = vm;
 	return 0;
 }
 
 /* ---- the end ---- */
 
-static void *reap(void *arg)
-{
-	pid_t pid = (pid_t)(intptr_t)arg;
-
-	reap_first(pid);
-	return NULL;
-}
-
-/*
- * The ultravisor is this process's child and may sweep for a while.  If this process
- * lives on, somebody must take its exit status; if it ends, init does.
- */
-static void reap_later(pid_t pid)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	(void)pthread_create(&thread, &attr, reap, (void *)(intptr_t)pid);
-	pthread_attr_destroy(&attr);
-}
-
 void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 {
+	int unused;
+
 	conn_free(vm->conn);
-	if (!vm->reaped && wait_destroyed)
-		reap_first(vm->uv_pid);
-	else if (!vm->reaped)
-		reap_later(vm->uv_pid);
 	hv_drop_slots(vm);
-	unmap_all(vm);
 	/* The ultravisor removes the entry when it is done; one that was killed cannot. */
-	if (vm->reaped)
+	if (!wait_destroyed && process_status(vm->process, 0, &unused) == -EAGAIN) {
+		close(vm->entry.folder);
+		close(vm->entry.status);
+		process_leave(vm->process, false);
+	} else {
+		process_leave(vm->process, true);
 		rundir_drop(&vm->entry);
-	close_if_open(vm->entry.folder);
-	close_if_open(vm->entry.status);
+	}
+	for (unsigned int i = 0; i < vm->vcpus; i++)
+		free(vm->local[i].before);
+	unmap_all(vm);
 	pthread_mutex_destroy(&vm->lock);
 	pthread_mutex_destroy(&vm->bulk_lock);
 	free(vm);
@@ -334,18 +329,12 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 
 int lethe_vm_uv_status(struct lethe_vm *vm, int *ret_status)
 {
-	pid_t pid;
+	unsigned int wait_ms = conn_is_dead(vm->conn) ? DEATH_TIMEOUT_MS : 0;
+	int ret = process_status(vm->process, wait_ms, ret_status);
 
-	if (!vm->reaped) {
-		pid = waitpid(vm->uv_pid, &vm->uv_status, WNOHANG);
-		if (pid == 0)
-			return fail(-EAGAIN, "lethe-uv runs");
-		if (pid < 0)
-			return fail(-errno, "lethe-uv cannot be waited for");
-		vm->reaped = true;
-	}
-	*ret_status = vm->uv_status;
-	return 0;
+	if (ret == -EAGAIN)
+		return fail(ret, "lethe-uv runs");
+	return ret < 0 ? fail(ret, "lethe-uv was reaped by somebody else") : 0;
 }
 
 const char *lethe_vm_name(const struct lethe_vm *vm)

@@ -16,6 +16,7 @@
 #include "base/types.h"
 #include "hv/conn.h"
 #include "hv/gfn_state.h"
+#include "hv/process.h"
 #include "lethe/lethe.h"
 #include "os/rundir.h"
 
@@ -28,10 +29,12 @@ struct slot {
 };
 
 struct vcpu_local {
-	uint32_t seen;   /* the exit_seq that was last returned */
-	bool converting; /* the last exit was a CONVERT that was accepted */
+	uint32_t seen; /* the exit_seq that was last returned */
+
+	/* The CONVERT that was accepted last. */
 	struct gfn_range range;
-	bool to_shared;
+	uint64_t life;            /* vm->life at that time */
+	struct gfn_saved *before; /* the states then; NULL: nothing to take back */
 };
 
 struct lethe_vm {
@@ -39,8 +42,7 @@ struct lethe_vm {
 	enum lethe_executor executor;
 	unsigned int vcpus;
 	pid_t uv_pid;
-	bool reaped; /* uv_status is valid */
-	int uv_status;
+	struct process *process;
 	struct rundir_entry entry;
 	struct abi_status_page *status;
 	struct abi_vcpu_page *pages;
@@ -52,6 +54,7 @@ struct lethe_vm {
 	pthread_mutex_t lock;
 	bool is_protected;               /* guarded by lock */
 	struct slot slot[ABI_MAX_SLOTS]; /* guarded by lock */
+	uint64_t life;                   /* incarnations seen; guarded by lock */
 };
 
 /* The slot that holds all of @r, or NULL.  Caller holds vm->lock. */
@@ -60,8 +63,15 @@ struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r);
 /* Forgets all slots; their memory is freed on a thread of its own. */
 void hv_drop_slots(struct lethe_vm *vm);
 
-/* Notes a conversion, or takes it back.  Unknown ranges are ignored: they are hints. */
-void hv_note_converted(struct lethe_vm *vm, struct gfn_range r, bool to_shared);
+/*
+ * Notes that the conversion of @l->range is accepted, and in @l what was before.
+ * -ENOMEM; -EINVAL an edge that the protocol does not have.
+ */
+int hv_note_converted(struct lethe_vm *vm, struct vcpu_local *l, bool to_shared);
+
+/* The ultravisor did not complete it after all. */
+void hv_take_back(struct lethe_vm *vm, const struct vcpu_local *l);
+
 void hv_note_released(struct lethe_vm *vm, struct gfn_range r);
 
 /* Settles AUTO.  0; -EOPNOTSUPP or another errno if the executor does not work here. */

@@ -66,10 +66,13 @@ static int open_live(int base, const char *name)
 	if (folder < 0)
 		return -errno;
 	fd = openat(folder, "status", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0) {
+	if (fd < 0)
+		fd = -errno;
+	if (fd == -ENOENT) {
 		remove_folder(base, name, folder);
-		if (fd >= 0)
-			close(fd);
+	} else if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		remove_folder(base, name, folder);
+		close(fd);
 		fd = -ENOENT;
 	}
 	close(folder);
@@ -134,10 +137,10 @@ int rundir_claim(const char *name, uint64_t bytes, struct rundir_entry *ret)
 	if (base < 0)
 		return base;
 	live = open_live(base, name);
-	if (live >= 0) {
+	if (live >= 0)
 		close(live);
-		err = -EEXIST;
-	}
+	if (live != -ENOENT)
+		err = live >= 0 ? -EEXIST : live;
 	if (err == 0)
 		err = claim(base, name, bytes, &entry);
 	close(base);

@@ -42,16 +42,16 @@ enum lethe_executor { LETHE_EXECUTOR_AUTO, LETHE_EXECUTOR_KVM, LETHE_EXECUTOR_SW
 enum lethe_share { LETHE_SHARE_AUTO, LETHE_SHARE_COPIED, LETHE_SHARE_MAPPED };
 
 struct lethe_vm_config {
-	const char *name;	      /* 1 to 63 of [A-Za-z0-9._-], not starting with a dot; NULL:
+	const char *name;             /* 1 to 63 of [A-Za-z0-9._-], not starting with a dot; NULL:
 				       * "vm-PID" and a count */
-	unsigned int vcpus;	      /* 1 to 64 */
+	unsigned int vcpus;           /* 1 to 64 */
 	enum lethe_executor executor; /* AUTO: kvm where it works, else sw */
 	enum lethe_share share;
-	bool lazy_off;	   /* the kill switch: nothing is ever set aside */
-	bool wipe_off;	   /* freed private memory is cleared by the kernel only */
-	bool pc;	    /* interrupt controllers and a timer, for a guest that expects a PC;
-			     * needs KVM */
-	bool discard_eager; /* stale shared pages go before unshare returns */
+	bool lazy_off;       /* the kill switch: nothing is ever set aside */
+	bool wipe_off;       /* freed private memory is cleared by the kernel only */
+	bool pc;             /* interrupt controllers and a timer, for a guest that expects a PC;
+			      * needs KVM */
+	bool discard_eager;  /* stale shared pages go before unshare returns */
 	const char *uv_path; /* lethe-uv; NULL: beside this program, else the libexec folder */
 };
 
@@ -105,8 +105,8 @@ LETHE_API int lethe_slot_remove(struct lethe_vm *vm, unsigned int id);
  * private page shows there is stale or zero and never the guest's content.  Valid until
  * the slot is removed or the VM is reset.  -ENOENT.
  */
-LETHE_API int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva,
-	uint64_t *ret_bytes);
+LETHE_API int lethe_slot_mapping(
+	struct lethe_vm *vm, unsigned int id, void **ret_hva, uint64_t *ret_bytes);
 
 /* Copies into a VM that is not protected.  -EPERM if it is; -ENOENT outside slots. */
 LETHE_API int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
@@ -140,8 +140,8 @@ struct lethe_protect_result {
  * -EINVAL, -ERANGE, -ENOENT a bad range; -EEXIST overlapping ranges; -ENOMEM.  On failure
  * the VM is normal again with its content intact.
  */
-LETHE_API int lethe_vm_protect(struct lethe_vm *vm, const struct lethe_range *necessary, size_t count,
-	struct lethe_protect_result *ret);
+LETHE_API int lethe_vm_protect(struct lethe_vm *vm, const struct lethe_range *necessary,
+	size_t count, struct lethe_protect_result *ret);
 
 LETHE_API bool lethe_vm_is_protected(const struct lethe_vm *vm);
 
@@ -164,7 +164,7 @@ struct lethe_segment {
 #define LETHE_SEG_PRESENT      1u
 #define LETHE_SEG_CODE_OR_DATA 2u
 #define LETHE_SEG_DEFAULT_32   4u
-#define LETHE_SEG_LONG	       8u
+#define LETHE_SEG_LONG         8u
 #define LETHE_SEG_GRANULAR     16u
 
 /* An x86-64 vCPU at its first instruction. */
@@ -181,8 +181,8 @@ struct lethe_cpu_state {
  * Measured; refused once the VM is protected or has started (-EPROTO).
  * -EINVAL no such vCPU; -EOPNOTSUPP the executor has no registers.
  */
-LETHE_API int lethe_vcpu_set_state(struct lethe_vm *vm, unsigned int vcpu,
-	const struct lethe_cpu_state *state);
+LETHE_API int lethe_vcpu_set_state(
+	struct lethe_vm *vm, unsigned int vcpu, const struct lethe_cpu_state *state);
 
 /* Sets interrupt line @irq (0 to 23) of a PC.  -EINVAL; -ENOENT no PC, or no memory yet. */
 LETHE_API int lethe_irq_line(struct lethe_vm *vm, unsigned int irq, bool level);
@@ -202,13 +202,13 @@ enum lethe_exit_type {
 	LETHE_EXIT_PROTECT,    /* ranges: call lethe_vm_protect, reply its result */
 	LETHE_EXIT_CONVERT,    /* gpa, bytes, to_shared: reply 0 to allow, else an errno */
 	LETHE_EXIT_RELEASE,    /* gpa, bytes were given up */
-	LETHE_EXIT_DMA,	       /* gpa, bytes: complement every byte, reply the result */
+	LETHE_EXIT_DMA,        /* gpa, bytes: complement every byte, reply the result */
 	LETHE_EXIT_REBOOT,     /* all vCPUs have stopped */
 	LETHE_EXIT_POWEROFF,   /* all vCPUs have stopped */
 	LETHE_EXIT_STOPPED,    /* stopped by the ultravisor: stop, gpa, text */
 	LETHE_EXIT_HALTED,     /* this vCPU has nothing left to do until a reset */
-	LETHE_EXIT_PIO,	       /* port (in gpa), bytes, is_write, value: reply_value */
-	LETHE_EXIT_MMIO	       /* gpa, bytes, is_write, value: reply_value */
+	LETHE_EXIT_PIO,        /* port (in gpa), bytes, is_write, value: reply_value */
+	LETHE_EXIT_MMIO        /* gpa, bytes, is_write, value: reply_value */
 };
 
 /*
@@ -240,7 +240,7 @@ struct lethe_exit {
 		struct lethe_range ranges[128];
 	};
 	/* The answer: set before the next lethe_vcpu_run. */
-	int reply;	      /* 0 or a negative errno */
+	int reply;            /* 0 or a negative errno */
 	uint64_t reply_value; /* PIO, MMIO: what a read gives; an enum lethe_action of a write */
 };
 
@@ -256,7 +256,7 @@ LETHE_API int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct leth
 struct lethe_destroy_result {
 	uint64_t incarnation;
 	uint64_t bytes; /* destroyed by this call */
-	uint64_t left;	/* still to destroy */
+	uint64_t left;  /* still to destroy */
 	uint64_t quarantined;
 	uint64_t duration_ns;
 };
@@ -268,8 +268,8 @@ struct lethe_destroy_result {
  * destruction has not begun; -EOPNOTSUPP the kill switch; -ENOMEM too little memory for
  * the next incarnation beside this one.  The caller then uses lethe_vm_reset.
  */
-LETHE_API int lethe_destroy_prepare(struct lethe_vm *vm, uint64_t *ret_incarnation,
-	uint64_t *ret_resident);
+LETHE_API int lethe_destroy_prepare(
+	struct lethe_vm *vm, uint64_t *ret_incarnation, uint64_t *ret_resident);
 
 /*
  * Destroys what is set aside; blocks until done or cancelled.  From a thread of its own.
