@@ -28,7 +28,8 @@
 #include "mmu/mmu.h"
 #include "mmu/sparse.h"
 
-#define SLOT_HANDLES 1024 /* slots alive or dying */
+#define SLOTS_DYING  512 /* more than these are waited for */
+#define SLOT_HANDLES (MMU_SLOTS + SLOTS_DYING)
 #define FLUSH_RING   64
 #define CACHE_FULL   32
 
@@ -140,7 +141,7 @@ struct mmu {
 
 	/* Background (reclaim.c); guarded by reclaim_lock. */
 	pthread_mutex_t reclaim_lock;
-	pthread_cond_t reclaim_work, reclaim_idle;
+	pthread_cond_t reclaim_work, reclaim_progress;
 	pthread_t reclaimer;
 	struct graveyard {
 		struct mmu_page *trees, **trees_end;
@@ -311,6 +312,9 @@ void reclaim_kick_soon(struct mmu *mmu);
 
 /* A vCPU's side of it: on catching up with flushes, and after leaving guest mode. */
 void reclaim_kick_if_owed(struct mmu *mmu);
+
+/* Waits while so many slots are dying that there may be no handle for a new one. */
+void reclaim_throttle_slots(struct mmu *mmu);
 
 /*
  * Takes up to @budget entries out of the tree under @top, freeing its tables.  Picks up where

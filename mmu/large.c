@@ -92,48 +92,72 @@ static void clear_mixed(struct slot *slot, uint64_t index, unsigned int level)
 		atomic_fetch_and(word, ~LARGE_MIXED);
 }
 
-/* The block at an edge of @range: only if all of it is in the slot does it matter. */
-static void update_edge(struct mmu *mmu, struct slot *slot, struct gfn_range range, uint64_t index,
-	unsigned int level)
+/* Asks the owner about a block, if all of it is in the slot: only then does it matter. */
+static void ask_block(struct mmu *mmu, struct slot *slot, uint64_t index, unsigned int level)
 {
 	struct gfn_range block = block_around(index * mmu_level_pages(level), level);
 
 	if (block.start.v < slot->range.start.v || range_end(block) > range_end(slot->range))
 		return;
-	if ((block.start.v < range.start.v || range_end(block) > range_end(range)) &&
-		mmu->ops.uniform && !mmu->ops.uniform(mmu->ctx, block))
+	if (mmu->ops.uniform && !mmu->ops.uniform(mmu->ctx, block))
 		set_mixed(mmu, slot, index, level);
 	else
 		clear_mixed(slot, index, level);
 }
 
-static void update_slot(struct mmu *mmu, struct slot *slot, struct gfn_range range)
+/* Asks about the blocks that reach beyond @range; the others are uniform. */
+static void update_part(
+	struct mmu *mmu, struct slot *slot, struct gfn_range range, unsigned int level)
 {
-	for (unsigned int level = MMU_2M; level <= MMU_1G; level++) {
-		const struct sparse *words = &slot->large[level];
-		uint64_t first = block_index(range.start.v, level);
-		uint64_t last = block_index(range_end(range) - 1, level);
-		uint64_t i = sparse_next(words, first + 1, last);
+	const struct sparse *words = &slot->large[level];
+	uint64_t pages = mmu_level_pages(level), end = range_end(range);
+	uint64_t first = block_index(range.start.v, level), last = block_index(end - 1, level);
+	uint64_t inner = first + (range.start.v % pages != 0);
+	uint64_t inner_end = last + (end % pages == 0);
+	uint64_t i = sparse_next(words, inner, inner_end);
 
-		update_edge(mmu, slot, range, first, level);
-		for (; i < last; i = sparse_next(words, i + 1, last))
-			clear_mixed(slot, i, level);
-		if (last != first)
-			update_edge(mmu, slot, range, last, level);
-	}
+	for (; i < inner_end; i = sparse_next(words, i + 1, inner_end))
+		clear_mixed(slot, i, level);
+	if (inner != first)
+		ask_block(mmu, slot, first, level);
+	if (inner_end == last && (last != first || inner == first))
+		ask_block(mmu, slot, last, level);
 }
 
-void mmu_large_update(struct mmu *mmu, struct gfn_range range)
+static void rebuild_part(
+	struct mmu *mmu, struct slot *slot, struct gfn_range range, unsigned int level)
+{
+	uint64_t end = block_index(range_end(range) - 1, level) + 1;
+
+	for (uint64_t i = block_index(range.start.v, level); i < end; i++)
+		ask_block(mmu, slot, i, level);
+}
+
+static void each_part(struct mmu *mmu, struct gfn_range range,
+	void (*fn)(struct mmu *mmu, struct slot *slot, struct gfn_range range, unsigned int level))
 {
 	uint64_t from = range.start.v;
 	struct slot *slot;
 
 	while (from < range_end(range) &&
 		(slot = slot_next(mmu, from, range_end(range), NULL)) != NULL) {
-		update_slot(mmu, slot, slot_clip(slot, range));
+		struct gfn_range part = slot_clip(slot, range);
+
+		for (unsigned int level = MMU_2M; level <= MMU_1G; level++)
+			fn(mmu, slot, part, level);
 		from = range_end(slot->range);
 		slot_put(mmu, slot);
 	}
+}
+
+void mmu_large_update(struct mmu *mmu, struct gfn_range range)
+{
+	each_part(mmu, range, update_part);
+}
+
+void mmu_large_rebuild(struct mmu *mmu, struct gfn_range range)
+{
+	each_part(mmu, range, rebuild_part);
 }
 
 int mmu_large_disallow(struct mmu *mmu, gfn_t at)

@@ -18,7 +18,7 @@ static void init_locks(struct mmu *mmu)
 	pthread_cond_init(&mmu->ended, NULL);
 	pthread_cond_init(&mmu->acks, NULL);
 	pthread_cond_init(&mmu->reclaim_work, NULL);
-	pthread_cond_init(&mmu->reclaim_idle, NULL);
+	pthread_cond_init(&mmu->reclaim_progress, NULL);
 }
 
 static void destroy(struct mmu *mmu)
@@ -31,7 +31,7 @@ static void destroy(struct mmu *mmu)
 	pthread_cond_destroy(&mmu->ended);
 	pthread_cond_destroy(&mmu->acks);
 	pthread_cond_destroy(&mmu->reclaim_work);
-	pthread_cond_destroy(&mmu->reclaim_idle);
+	pthread_cond_destroy(&mmu->reclaim_progress);
 	mem_free(&mmu->mem, atomic_load(&mmu->slots));
 	mem_destroy(&mmu->mem);
 	free(mmu);

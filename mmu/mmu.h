@@ -87,7 +87,8 @@ void mmu_free(struct mmu *mmu);
  * and a slot costs a few kilobytes until it is used.  Two slots may have the same @host:
  * what is done to pages of one is then done to the other's mappings of them too.  If its
  * attributes are mixed from the start, add or move it inside an invalidation over its new
- * range, and call mmu_large_update() before the end.
+ * range, and call mmu_large_rebuild() before the end.
+ * Waits for vCPUs if hundreds of deleted slots have not been reclaimed yet.
  * -EINVAL id, alignment or an empty range; -ERANGE beyond 2^48; -EEXIST id taken or overlap;
  * -ENOSPC too many slots; -ENOMEM.
  */
@@ -104,7 +105,7 @@ int mmu_slot_delete(struct mmu *mmu, unsigned int id);
 /*
  * Moves memslot @id to guest frames from @start; the host memory stays.  As delete and add
  * in one step: no vCPU finds neither.  Waits for vCPUs.
- * -ENOENT; -EEXIST overlap with another slot; -ERANGE; -ENOSPC; -ENOMEM.
+ * -ENOENT; -EEXIST overlap with another slot; -ERANGE; -ENOMEM.
  */
 int mmu_slot_move(struct mmu *mmu, unsigned int id, gfn_t start);
 
@@ -147,10 +148,18 @@ void mmu_reclaim_wait(struct mmu *mmu);
 /*
  * Asks ops->uniform again about the 2M and 1G blocks at the edges of @range, and takes those
  * inside it to be uniform: after a change of attributes over @range, before the end of the
- * invalidation that covers it.  If memory for the count is short, the whole slot loses large
+ * invalidation that covers it.  As it asks about neighbours of @range as well, attribute
+ * changes must not run side by side: the caller holds the lock that guards its attributes
+ * from the change until this returns.  If memory for the count is short, the whole slot loses large
  * pages for good.
  */
 void mmu_large_update(struct mmu *mmu, struct gfn_range range);
+
+/*
+ * The same, but asks about every block that touches @range: for a slot whose attributes are
+ * mixed when it is added or moved.
+ */
+void mmu_large_rebuild(struct mmu *mmu, struct gfn_range range);
 
 /*
  * One reason more, or less, for the blocks around @gfn to be mapped by 4K leaves (a page
@@ -193,9 +202,10 @@ int mmu_dirty_clear(
 	struct mmu *mmu, unsigned int id, struct gfn_range range, const uint64_t *bitmap);
 
 /*
- * Counts the pages of @range that have been accessed since they were mapped or last aged,
- * and forgets that they were.  A large leaf counts with its pages inside @range.  An access
- * that runs beside this call may be counted now or next time.
+ * Counts the pages of @range, and of slots that alias it, that have been accessed since they
+ * were mapped or last aged, and forgets that they were.  A large leaf counts with its pages
+ * inside @range.  An access that runs beside this call may be counted now or next time, and
+ * one through a mapping that has been dropped but not yet reclaimed still counts.
  */
 uint64_t mmu_age(struct mmu *mmu, struct gfn_range range);
 

@@ -12,11 +12,6 @@
  * guarantees, from a reader's quiescent state to the end of a grace period, is told to TSan
  * here; a use after the quiescent state is still reported.
  */
-#define _LGPL_SOURCE
-#include <urcu/urcu-qsbr.h>
-
-#include "mmu/internal.h"
-
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define RCU_TSAN
@@ -25,6 +20,14 @@
 #ifdef __SANITIZE_THREAD__
 #define RCU_TSAN
 #endif
+
+/* Inlined but for TSan, which is to see our memory accesses and not liburcu's. */
+#ifndef RCU_TSAN
+#define _LGPL_SOURCE
+#endif
+#include <urcu/urcu-qsbr.h>
+
+#include "mmu/internal.h"
 
 #ifdef RCU_TSAN
 #include <sanitizer/tsan_interface.h>

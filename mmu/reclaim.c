@@ -190,7 +190,10 @@ static bool bury_slot(struct mmu *mmu, struct slot *slot)
 	if (!unused)
 		return false;
 	slot_free(mmu, slot);
+	pthread_mutex_lock(&mmu->reclaim_lock);
 	atomic_fetch_sub(&mmu->slots_dying, 1);
+	pthread_cond_broadcast(&mmu->reclaim_progress);
+	pthread_mutex_unlock(&mmu->reclaim_lock);
 	return true;
 }
 
@@ -251,7 +254,7 @@ static void *reclaimer(void *arg)
 		round_of(mmu, &dead);
 		pthread_mutex_lock(&mmu->reclaim_lock);
 		mmu->reclaim_busy = false;
-		pthread_cond_broadcast(&mmu->reclaim_idle);
+		pthread_cond_broadcast(&mmu->reclaim_progress);
 	}
 	pthread_mutex_unlock(&mmu->reclaim_lock);
 	return NULL;
@@ -262,7 +265,18 @@ void mmu_reclaim_wait(struct mmu *mmu)
 	reclaim_kick(mmu);
 	pthread_mutex_lock(&mmu->reclaim_lock);
 	while (mmu->reclaim_kicked || mmu->reclaim_busy || mmu->dead.slots)
-		pthread_cond_wait(&mmu->reclaim_idle, &mmu->reclaim_lock);
+		pthread_cond_wait(&mmu->reclaim_progress, &mmu->reclaim_lock);
+	pthread_mutex_unlock(&mmu->reclaim_lock);
+}
+
+void reclaim_throttle_slots(struct mmu *mmu)
+{
+	if (atomic_load(&mmu->slots_dying) < SLOTS_DYING)
+		return;
+	reclaim_kick(mmu);
+	pthread_mutex_lock(&mmu->reclaim_lock);
+	while (atomic_load(&mmu->slots_dying) >= SLOTS_DYING)
+		pthread_cond_wait(&mmu->reclaim_progress, &mmu->reclaim_lock);
 	pthread_mutex_unlock(&mmu->reclaim_lock);
 }
 

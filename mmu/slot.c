@@ -283,20 +283,18 @@ static bool overlaps_other(
 	return false;
 }
 
-/* slots_lock is held.  -ENOSPC: every handle has a slot, alive or dying. */
-static int take_handle(struct mmu *mmu, struct slot *slot)
+/* slots_lock is held, so there is a handle left: see reclaim_throttle_slots(). */
+static void take_handle(struct mmu *mmu, struct slot *slot)
 {
-	for (unsigned int i = 0; i < SLOT_HANDLES; i++) {
-		unsigned int handle = (mmu->handle_hint + i) % SLOT_HANDLES;
+	unsigned int handle = mmu->handle_hint % SLOT_HANDLES;
 
-		if (atomic_load(&mmu->handle[handle]))
-			continue;
-		slot->handle = handle;
-		atomic_store(&mmu->handle[handle], slot);
-		mmu->handle_hint = handle + 1;
-		return 0;
+	for (unsigned int i = 0; atomic_load(&mmu->handle[handle]); i++) {
+		assert(i < SLOT_HANDLES);
+		handle = (handle + 1) % SLOT_HANDLES;
 	}
-	return -ENOSPC;
+	slot->handle = handle;
+	atomic_store(&mmu->handle[handle], slot);
+	mmu->handle_hint = handle + 1;
 }
 
 /*
@@ -347,21 +345,21 @@ static int prepare(struct mmu *mmu, unsigned int id, struct gfn_range range, uin
 {
 	const struct slot_table *old = current_table(mmu);
 	int ret = check_new(old, id, range, out);
-	struct slot_table *table = NULL;
+	struct slot_table *table;
 	struct slot *in;
 
 	if (ret < 0)
 		return ret;
+	reclaim_throttle_slots(mmu);
 	in = slot_make(mmu, id, range, host);
 	if (!in)
 		return -ENOMEM;
 	table = table_make(mmu, old, out, in);
-	ret = table ? take_handle(mmu, in) : -ENOMEM;
-	if (ret < 0) {
-		mem_free(&mmu->mem, table);
+	if (!table) {
 		slot_free(mmu, in);
-		return ret;
+		return -ENOMEM;
 	}
+	take_handle(mmu, in);
 	*ret_in = in;
 	*ret_table = table;
 	return 0;

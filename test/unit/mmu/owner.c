@@ -98,6 +98,12 @@ uint8_t *owner_touch(struct owner *o, uint64_t frame, bool write)
 	return host;
 }
 
+uint8_t *owner_touch_anew(struct owner *o, uint64_t frame, bool write)
+{
+	tlb_drop_all(vcpu_of(o->vcpu));
+	return owner_touch(o, frame, write);
+}
+
 unsigned int owner_level(struct owner *o, uint64_t frame)
 {
 	struct mmu_mapping m;

@@ -48,6 +48,9 @@ void owner_slot(struct owner *o, unsigned int id, uint64_t start, uint64_t count
 /* One access in guest mode.  Returns the pointer, or NULL. */
 uint8_t *owner_touch(struct owner *o, uint64_t frame, bool write);
 
+/* The same with an empty TLB: taking a mapping apart need not flush what stays right. */
+uint8_t *owner_touch_anew(struct owner *o, uint64_t frame, bool write);
+
 /* The level at which @frame is mapped, 0 if it is not. */
 unsigned int owner_level(struct owner *o, uint64_t frame);
 bool owner_writable(struct owner *o, uint64_t frame);
