@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "vmm/dma.h"
+#include "vmm/linux.h"
 #include "vmm/machine_state.h"
 
 typedef void (*exit_fn)(struct vcpu *vcpu, struct lethe_exit *exit);
@@ -106,7 +107,7 @@ static const struct {
 	[LETHE_STOP_CHECK] = {"failed check", "memory is not what the workload expects"},
 	[LETHE_STOP_VIOLATION] = {"violation", "find the access with --timeline FILE"},
 	[LETHE_STOP_LOST_PAGE] = {"lost page", "look at what happened to the page store"},
-	[LETHE_STOP_GUEST] = {"refused", "correct the workload or the options"},
+	[LETHE_STOP_GUEST] = {"the guest cannot go on", "correct the workload or the options"},
 	[LETHE_STOP_HOST] = {"host failure", "see the kernel's log"},
 };
 
@@ -132,8 +133,8 @@ static void on_stopped(struct vcpu *vcpu, struct lethe_exit *exit)
 	clean_text(exit->text, sizeof(exit->text));
 	timeline_event(machine->timeline, exit->time_ns, "violation", "{s:I, s:s, s:s}", "gpa",
 		exit->gpa, "kind", stop_words[stop].name, "reason", exit->text);
-	log_error("the ultravisor stopped the guest: %s at 0x%llx: %s (%s)", stop_words[stop].name,
-		(unsigned long long)exit->gpa, exit->text, stop_words[stop].advice);
+	log_error("the ultravisor stopped the guest: %s: %s (%s)", stop_words[stop].name,
+		exit->text, stop_words[stop].advice);
 }
 
 /* A machine of which every vCPU has nothing left to do powers itself off. */
@@ -156,7 +157,17 @@ static void on_halted(struct vcpu *vcpu, struct lethe_exit *exit)
 /* No device is at any port or address: writes go nowhere, reads give all ones. */
 static void on_no_device(struct vcpu *vcpu, struct lethe_exit *exit)
 {
-	exit->reply_value = UINT64_MAX;
+	exit->reply_value = exit->is_write ? LETHE_ACTION_NONE : UINT64_MAX;
+}
+
+static void on_port(struct vcpu *vcpu, struct lethe_exit *exit)
+{
+	struct linux_guest *linux_guest = vcpu->machine->config.linux_guest;
+
+	if (linux_guest)
+		linux_port(linux_guest, exit);
+	else
+		on_no_device(vcpu, exit);
 }
 
 static const exit_fn exit_handler[] = {
@@ -170,7 +181,7 @@ static const exit_fn exit_handler[] = {
 	[LETHE_EXIT_POWEROFF] = on_poweroff,
 	[LETHE_EXIT_STOPPED] = on_stopped,
 	[LETHE_EXIT_HALTED] = on_halted,
-	[LETHE_EXIT_PIO] = on_no_device,
+	[LETHE_EXIT_PIO] = on_port,
 	[LETHE_EXIT_MMIO] = on_no_device,
 };
 

@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "os/clock.h"
+#include "vmm/linux.h"
 #include "vmm/machine_state.h"
 
 /* How long the kernel may take to tell how a process ended whose end was noticed. */
@@ -73,6 +74,8 @@ static const char *advice(int err)
 	case EMFILE:
 	case ENFILE:
 		return "raise the limit of open files";
+	case EPIPE:
+		return "the ultravisor died: run it again";
 	case EAGAIN:
 		return "raise the limit of processes";
 	default:
@@ -104,6 +107,7 @@ static int create_vm(struct machine *machine)
 		.lazy_off = config->lazy_off,
 		.wipe_off = config->wipe_off,
 		.discard_eager = config->discard_eager,
+		.pc = config->linux_guest != NULL,
 	};
 	int err = lethe_vm_new(&vm_config, &machine->vm);
 
@@ -202,8 +206,14 @@ const struct costs *machine_costs(const struct machine *machine)
 /* Starts the guest and a thread for each of its vCPUs. */
 static void start(struct machine *machine)
 {
-	int err = lethe_vm_start(machine->vm, NULL);
+	struct linux_guest *linux_guest = machine->config.linux_guest;
+	int err;
 
+	if (linux_guest && linux_attach(linux_guest, machine) != 0) {
+		machine_end(machine, MACHINE_FAILED);
+		return;
+	}
+	err = lethe_vm_start(machine->vm, NULL);
 	if (err) {
 		machine_fail(machine, "cannot start the VM", err);
 		return;
@@ -247,14 +257,26 @@ static void wait_for_end(struct machine *machine, int signal_fd)
 	}
 }
 
-/* Says how the ultravisor died. */
+/* A descriptor that becomes readable when the ultravisor has ended, or -1. */
+static int open_uv(const struct machine *machine)
+{
+	return (int)syscall(SYS_pidfd_open, lethe_vm_uv_pid(machine->vm), 0);
+}
+
+/*
+ * Says how the ultravisor died.  Its socket closes a little before it can be waited for,
+ * and without its end, if it closed the socket itself.
+ */
 static void report_death(struct machine *machine)
 {
-	struct pollfd death = {.fd = lethe_vm_death_fd(machine->vm), .events = POLLIN};
 	static const char todo[] = "the guest is lost: run it again";
+	struct pollfd end = {.fd = open_uv(machine), .events = POLLIN};
 	int status;
 
-	poll(&death, 1, DEATH_WAIT_MS);
+	if (end.fd >= 0) {
+		poll(&end, 1, DEATH_WAIT_MS);
+		close(end.fd);
+	}
 	if (lethe_vm_uv_status(machine->vm, &status) != 0)
 		log_error("the ultravisor died: it closed its socket (%s)", todo);
 	else if (WIFSIGNALED(status))
@@ -277,8 +299,7 @@ static void stop_vcpus(struct machine *machine)
 /* Closes the VM and records how long that took, and until all memory was back. */
 static void close_vm(struct machine *machine)
 {
-	int uv = (int)syscall(SYS_pidfd_open, lethe_vm_uv_pid(machine->vm), 0);
-	struct pollfd gone = {.fd = uv, .events = POLLIN};
+	struct pollfd gone = {.fd = open_uv(machine), .events = POLLIN};
 	struct lethe_destroy_result result;
 	uint64_t began = clock_ns();
 
@@ -287,11 +308,11 @@ static void close_vm(struct machine *machine)
 	lethe_vm_close(machine->vm, false);
 	machine->vm = NULL;
 	machine->costs.poweroff.guest_ns += clock_ns() - began;
-	if (uv < 0)
+	if (gone.fd < 0)
 		return;
 	if (machine->config.see_it_out && poll(&gone, 1, -1) == 1)
 		machine->costs.poweroff.freed_ns = clock_ns() - began;
-	close(uv);
+	close(gone.fd);
 }
 
 /* What the guest's power off has waited for so far: its vCPUs. */
@@ -314,7 +335,11 @@ int machine_run(struct machine *machine, int signal_fd)
 	status = status_of(machine);
 	if (status == MACHINE_DIED)
 		report_death(machine);
+	if (machine->config.linux_guest)
+		linux_hang_up(machine->config.linux_guest);
 	stop_vcpus(machine);
+	if (machine->config.linux_guest)
+		linux_detach(machine->config.linux_guest);
 	record_poweroff(machine);
 	forget_finish(machine, !machine->config.see_it_out);
 	close_vm(machine);

@@ -7,6 +7,7 @@
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,7 +33,8 @@ enum machine_status {
 
 struct machine_config {
 	const char *name; /* NULL: made up */
-	const struct program *program;
+	const struct program *program; /* its image is not used where linux_guest is set */
+	struct linux_guest *linux_guest; /* NULL: a workload */
 	enum lethe_executor executor;
 	enum lethe_share share;
 	enum machine_protect protect;
@@ -45,6 +47,12 @@ struct machine_config {
 };
 
 struct machine;
+
+/* The exit status for what machine_new() returned. */
+static inline int machine_new_status(int err)
+{
+	return err == -EPIPE ? MACHINE_DIED : MACHINE_FAILED;
+}
 
 /*
  * Creates the VM, adds its memory and loads the program.  *config is copied; the program,

@@ -9,9 +9,10 @@ int run_program(
 {
 	struct machine *machine;
 	int status = MACHINE_FAILED;
+	int err = machine_new(config, timeline, &machine);
 
-	if (machine_new(config, timeline, &machine) != 0)
-		return MACHINE_FAILED;
+	if (err)
+		return machine_new_status(err);
 	if (lethe_drop_root() != 0)
 		log_error("cannot give up root: %s (run it as an ordinary user)", lethe_error());
 	else

@@ -49,8 +49,8 @@ static bool protect_row(const struct costs *lazy, const struct costs *eager, str
 		sizeof(copied));
 	size_format(lazy->protect.pages_secured / lazy->protect.count * PAGE_SIZE, secured,
 		sizeof(secured));
-	snprintf(row->cell[COLUMN_BEHIND], CELL_BYTES, "%s copied and measured, %s secure as it is",
-		copied, secured);
+	snprintf(row->cell[COLUMN_BEHIND], CELL_BYTES,
+		"%s copied and measured, %s secure without a copy", copied, secured);
 	return true;
 }
 

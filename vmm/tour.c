@@ -165,11 +165,11 @@ int tour_run(const struct machine_config *config, uint64_t memory_bytes, unsigne
 	struct timeline *timeline, int signal_fd)
 {
 	struct tour tour = {0};
-	int status = MACHINE_FAILED;
+	int status, err;
 
-	if (tour_create(&tour, config, timeline, memory_bytes ? memory_bytes : choose_memory(),
-		    vcpus ? vcpus : 1) == 0)
-		status = tour_perform(&tour, config->console, signal_fd);
+	err = tour_create(&tour, config, timeline, memory_bytes ? memory_bytes : choose_memory(),
+		vcpus ? vcpus : 1);
+	status = err ? machine_new_status(err) : tour_perform(&tour, config->console, signal_fd);
 	tour_free(&tour);
 	return status;
 }

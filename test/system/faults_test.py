@@ -13,6 +13,9 @@ import lib
 
 ROOMS = ("os", "hv", "uv", "core", "mmu", "vmm", "base")
 
+# Failpoints that only creation passes, on the side of the hypervisor.
+MAKING = ("conn-", "hv-", "rundir-", "spawn")
+
 WORKLOAD = """
 memory 64M
 write 2M 1M
@@ -47,14 +50,23 @@ class Faults(lib.Case):
         self.assert_clean()
         return status != 0
 
-    def inject(self, setting):
-        status, out, err = self.run_workload(WORKLOAD, env={"LETHE_FAILPOINT": setting})
+    def inject(self, name, nth, what):
+        self.kill_orphans()
+        self.new_runtime()
+        status, out, err = self.run_workload(
+            WORKLOAD, env={"LETHE_FAILPOINT": f"{name}:{nth}:{what}"})
         # -9: the hypervisor itself was the one to be killed.
         self.assertIn(status, (0, 1, 3, 4, -9), out + err)
         if status in (1, 3, 4):
             self.assert_one_line(err)
-        self.assert_clean()
-        return status
+        if what == "ENOMEM" and nth == 1 and name.startswith(MAKING):
+            self.assertEqual(status, 1, err)
+        if what == "kill":
+            # Who was killed: the hypervisor, the ultravisor, or nobody.
+            self.assertIn(status, (-9, 4, 0), err)
+            self.assert_clean_after_ps()
+        else:
+            self.assert_clean()
 
     def test_every_failpoint(self):
         if not self.failpoints_built():
@@ -64,9 +76,9 @@ class Faults(lib.Case):
         for name in names:
             for nth in (1, 2, 3):
                 with self.subTest(failpoint=name, nth=nth):
-                    self.inject(f"{name}:{nth}")
+                    self.inject(name, nth, "ENOMEM")
             with self.subTest(failpoint=name, what="kill"):
-                self.inject(f"{name}:1:kill")
+                self.inject(name, 1, "kill")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ DEADLINE = 120
 PR_SET_CHILD_SUBREAPER = 36
 
 
+def has_thread_sanitizer():
+    with open(LETHE, "rb") as file:
+        return b"__tsan_init" in file.read()
+
+
 def become_subreaper():
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -80,18 +85,24 @@ class Case(unittest.TestCase):
         self.folder = tempfile.mkdtemp(prefix="lethe-test-")
         # Readable for whom lethe becomes when it gives up root.
         os.chmod(self.folder, 0o755)
-        self.runtime = os.path.join(self.folder, "run")
-        os.mkdir(self.runtime, 0o700)
         self.started = []
+        self.new_runtime()
 
     def tearDown(self):
         for process in self.started:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        self.kill_orphans()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def new_runtime(self):
+        """A new, empty runtime directory."""
+        self.runtime = tempfile.mkdtemp(prefix="run-", dir=self.folder)
+
+    def kill_orphans(self):
         for pid in self.orphans():
             os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, extra=None):
         env = dict(os.environ, LETHE_RUNTIME_DIR=self.runtime, LC_ALL="C")
@@ -189,6 +200,11 @@ class Case(unittest.TestCase):
             raise AssertionError(
                 f"left over: processes {left}, files {self.runtime_files()}") from error
 
+    def assert_clean_after_ps(self):
+        """An ultravisor that was killed leaves its entry to the next `lethe ps`."""
+        wait_until(lambda: not self.vms(), "no VM listed")
+        self.assert_clean()
+
     def assert_nothing_started(self):
         """Like assert_clean(), without waiting: there never was anything."""
         self.assertEqual(self.orphans(), [])
@@ -211,5 +227,7 @@ def main():
     result = program.result
     if not result.wasSuccessful():
         sys.exit(1)
-    skipped_all = result.testsRun and len(result.skipped) == result.testsRun
+    if result.testsRun == 0:
+        print("nothing to test", file=sys.stderr)
+    skipped_all = len(result.skipped) == result.testsRun
     sys.exit(77 if skipped_all else 0)

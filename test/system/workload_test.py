@@ -7,6 +7,7 @@ which standard error must then contain, and `# options: ...` for lethe run.
 Argument: the executor.
 """
 
+import json
 import os
 import re
 import sys
@@ -28,6 +29,13 @@ def expectations(path):
 
 
 class Workloads(lib.Case):
+    def setUp(self):
+        super().setUp()
+        out = self.lethe("capabilities", "--json")[1]
+        for executor in json.loads(out)["executors"]:
+            if executor["name"] == EXECUTOR and not executor["available"]:
+                self.skipTest(executor["reason"])
+
     def check(self, path):
         expected, error, options = expectations(path)
         status, out, err = self.lethe(

@@ -107,7 +107,8 @@ enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm)
 
 pid_t lethe_vm_uv_pid(const struct lethe_vm *vm)
 {
-	return getpid();
+	/* No process: nothing to wait for. */
+	return -1;
 }
 
 int lethe_vm_death_fd(const struct lethe_vm *vm)
@@ -129,6 +130,12 @@ int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa, uint64_t 
 int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes)
 {
 	return counted_step("vm_load", &fake.loaded);
+}
+
+int lethe_vcpu_set_state(
+	struct lethe_vm *vm, unsigned int vcpu, const struct lethe_cpu_state *state)
+{
+	return step("vcpu_set_state");
 }
 
 static int check_access(uint64_t gpa, size_t bytes)
