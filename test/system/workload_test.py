@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs every workload below test/workloads on an executor.
 
-A workload may begin with `# expect: exit N` (0 otherwise) and `# expect: error TEXT`,
-which standard error must then contain, and `# options: ...` for lethe run.
+A folder named like an executor is for that one only.  A workload may begin with
+`# expect: exit N` (0 otherwise) and `# expect: error TEXT`, which standard error must then
+contain, and `# options: ...` for lethe run.
 Argument: the executor.
 """
 
@@ -15,6 +16,7 @@ import sys
 import lib
 
 EXECUTOR = sys.argv.pop() if len(sys.argv) > 1 else "sw"
+EXECUTORS = {"sw", "kvm"}
 FOLDER = os.path.join(lib.SOURCE, "test", "workloads")
 
 
@@ -52,6 +54,8 @@ class Workloads(lib.Case):
 
 def add_tests():
     for folder, _, names in sorted(os.walk(FOLDER)):
+        if os.path.basename(folder) in EXECUTORS - {EXECUTOR}:
+            continue
         for name in sorted(names):
             path = os.path.join(folder, name)
             test = "test_" + re.sub(r"\W", "_", os.path.relpath(path, FOLDER))
