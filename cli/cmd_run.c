@@ -11,17 +11,20 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "vmm/linux.h"
 #include "vmm/run.h"
 
-#define VCPUS_MAX       64
-#define NAME_MAX_LENGTH 63
+#define VCPUS_MAX             64
+#define DEFAULT_KERNEL_MEMORY ((uint64_t)512 << 20)
+#define NAME_MAX_LENGTH       63
 
 struct run_options {
 	struct machine_config config;
-	uint64_t memory_bytes; /* 0: not given */
-	unsigned int vcpus;    /* 0: not given */
-	const char *workload;  /* NULL: the tour */
-	const char *timeline;  /* NULL: none */
+	uint64_t memory_bytes;    /* 0: not given */
+	unsigned int vcpus;       /* 0: not given */
+	const char *workload;     /* NULL: the tour */
+	const char *timeline;     /* NULL: none */
+	struct linux_config boot; /* kernel NULL: no kernel */
 };
 
 enum run_key {
@@ -37,7 +40,9 @@ enum run_key {
 	KEY_DISCARD,
 	KEY_SHARE,
 	KEY_TIMELINE,
-	KEY_BOOT_FILE,
+	KEY_KERNEL,
+	KEY_INITRD,
+	KEY_CMDLINE,
 	KEY_PAGE_STORE
 };
 
@@ -55,9 +60,9 @@ static const struct argp_option run_argp_options[] = {
 	{"share", KEY_SHARE, "auto|copied|mapped", 0, "How shared pages are served", 0},
 	{"name", KEY_NAME, "NAME", 0, "Name of the VM, in lethe ps too", 0},
 	{"timeline", KEY_TIMELINE, "FILE", 0, "Write what happened, as JSON", 0},
-	{"kernel", KEY_BOOT_FILE, "FILE", OPTION_HIDDEN, NULL, 0},
-	{"initrd", KEY_BOOT_FILE, "FILE", OPTION_HIDDEN, NULL, 0},
-	{"cmdline", KEY_BOOT_FILE, "STRING", OPTION_HIDDEN, NULL, 0},
+	{"kernel", KEY_KERNEL, "FILE", 0, "Boot this bzImage or ELF vmlinux; Ctrl-a x quits", 0},
+	{"initrd", KEY_INITRD, "FILE", 0, "With this initial RAM disk", 0},
+	{"cmdline", KEY_CMDLINE, "STRING", 0, "And this command line, not console=ttyS0", 0},
 	{"page-store", KEY_PAGE_STORE, "URL", OPTION_HIDDEN, NULL, 0},
 	{"verbose", KEY_VERBOSE, NULL, 0, "Say more on standard error; twice: still more", 0},
 	{0},
@@ -190,10 +195,15 @@ static bool take_run_option(int key, const char *arg, void *input)
 		return true;
 	case KEY_VERBOSE:
 		return take_verbose();
-	case KEY_BOOT_FILE:
-		log_error("--kernel, --initrd, --cmdline: this version boots no kernels (use "
-			  "--workload FILE)");
-		return false;
+	case KEY_KERNEL:
+		options->boot.kernel = arg;
+		return true;
+	case KEY_INITRD:
+		options->boot.initrd = arg;
+		return true;
+	case KEY_CMDLINE:
+		options->boot.cmdline = arg;
+		return true;
 	case KEY_PAGE_STORE:
 		log_error("--page-store: this version does not page out (leave the option away)");
 		return false;
@@ -211,9 +221,37 @@ static const struct options_spec run_spec = {
 	.take = take_run_option,
 };
 
-/* Reads and checks what is to run, before anything starts. */
-static bool load_program(const struct run_options *options, struct program *ret)
+/* A kernel is a program without text; it needs real vCPUs. */
+static bool load_kernel(struct run_options *options, struct program *ret)
 {
+	struct machine_config *config = &options->config;
+
+	if (options->workload) {
+		log_error("--kernel and --workload: one of them only (leave one away)");
+		return false;
+	}
+	if (config->executor == LETHE_EXECUTOR_SW) {
+		log_error("--executor sw: cannot run a kernel (use --executor kvm)");
+		return false;
+	}
+	config->executor = LETHE_EXECUTOR_KVM;
+	options->boot.vcpus = options->vcpus ? options->vcpus : 1;
+	options->boot.memory_bytes =
+		options->memory_bytes ? options->memory_bytes : DEFAULT_KERNEL_MEMORY;
+	ret->vcpus = options->boot.vcpus;
+	ret->memory_bytes = options->boot.memory_bytes;
+	return linux_read(&options->boot, &config->linux_guest) == 0;
+}
+
+/* Reads and checks what is to run, before anything starts. */
+static bool load_program(struct run_options *options, struct program *ret)
+{
+	if (options->boot.kernel)
+		return load_kernel(options, ret);
+	if (options->boot.initrd || options->boot.cmdline) {
+		log_error("--initrd, --cmdline: of no use without a kernel (add --kernel FILE)");
+		return false;
+	}
 	if (options->workload)
 		return program_read(
 			       options->workload, options->memory_bytes, options->vcpus, ret) == 0;
@@ -254,9 +292,9 @@ static int run(struct run_options *options, struct program *program, struct time
 	}
 	options->config.program = program;
 	options->config.console = stdout;
-	if (options->workload)
+	if (options->workload || options->boot.kernel)
 		status = run_program(&options->config, timeline, signal_fd,
-			isatty(STDOUT_FILENO) ? stdout : NULL);
+			options->workload && isatty(STDOUT_FILENO) ? stdout : NULL);
 	else
 		status = tour_run(&options->config, options->memory_bytes, options->vcpus, timeline,
 			signal_fd);
@@ -297,6 +335,7 @@ int cmd_run(int argc, char **argv)
 		return CLI_USAGE;
 	}
 	status = run(&options, &program, timeline);
+	linux_free(options.config.linux_guest);
 	status = end_timeline(timeline, options.timeline, status);
 	program_free(&program);
 	return status;

@@ -28,6 +28,8 @@
 #define IDENTITY_MAP_GPA 0xfffbc000ull
 #define TSS_GPA          0xfffbd000ull
 
+#define CPUID_1_ECX_HYPERVISOR (1u << 31)
+
 static void *machine_retire(struct uv_vm *vm)
 {
 	struct kvm_exec *e = vm->exec;
@@ -89,10 +91,12 @@ static int make_vcpu(struct uv_vm *vm, struct kvm_machine *m, unsigned int id)
 	for (uint32_t i = 0; i < e->cpuid->nent; i++) {
 		struct kvm_cpuid_entry2 *leaf = &e->cpuid->entries[i];
 
-		if (leaf->function == 1)
+		if (leaf->function == 1) {
 			leaf->ebx = (leaf->ebx & 0x00ffffff) | id << 24;
-		else if (leaf->function == 0xb)
+			leaf->ecx |= CPUID_1_ECX_HYPERVISOR;
+		} else if (leaf->function == 0xb || leaf->function == 0x1f) {
 			leaf->edx = id;
+		}
 	}
 	ret = kvm_ioctl(fd, KVM_SET_CPUID2, e->cpuid);
 	m->run[id] = ret < 0 ? MAP_FAILED

@@ -4,6 +4,7 @@
 
 #include "abi/guestcall.h"
 #include "base/log.h"
+#include "vmm/linux.h"
 #include "vmm/machine_state.h"
 
 #define MEMORY_SLOT 0
@@ -47,9 +48,8 @@ int machine_protect(struct machine *machine, const struct lethe_range *necessary
 	return err;
 }
 
-int machine_populate(struct machine *machine, const char **ret_what)
+static int populate_workload(struct machine *machine, const char **ret_what)
 {
-	static const struct lethe_range low = {.gpa = 0, .bytes = GUEST_LOW_END};
 	const struct program *program = machine->config.program;
 	uint64_t bytes = program->memory_bytes;
 	int err;
@@ -61,22 +61,37 @@ int machine_populate(struct machine *machine, const char **ret_what)
 	}
 	timeline_event(machine->timeline, 0, "memslot-add", "{s:i, s:I, s:I}", "slot", MEMORY_SLOT,
 		"gpa", (uint64_t)0, "bytes", bytes);
+	*ret_what = "cannot load the workload";
 	err = lethe_vm_load(machine->vm, GUEST_TEXT_GPA, program->image, program->image_bytes);
-	if (err) {
-		*ret_what = "cannot load the workload";
-		return err;
-	}
-	if (lethe_vm_executor(machine->vm) == LETHE_EXECUTOR_KVM) {
+	if (!err && lethe_vm_executor(machine->vm) == LETHE_EXECUTOR_KVM)
 		err = kvm_guest_load(machine);
-		if (err) {
-			*ret_what = "cannot load the interpreter";
-			return err;
-		}
-	}
-	if (machine->config.protect == MACHINE_PROTECT_BOOT) {
-		err = machine_protect(machine, &low, 1);
-		if (err)
-			*ret_what = "cannot protect the VM";
+	return err;
+}
+
+/* What a guest that is secure from its first instruction must keep. */
+static int protect_at_boot(struct machine *machine)
+{
+	static const struct lethe_range low = {.gpa = 0, .bytes = GUEST_LOW_END};
+	const struct lethe_range *necessary = &low;
+	size_t count = 1;
+
+	if (machine->config.linux_guest)
+		necessary = linux_pages(machine->config.linux_guest, &count);
+	return machine_protect(machine, necessary, count);
+}
+
+int machine_populate(struct machine *machine, const char **ret_what)
+{
+	struct linux_guest *linux_guest = machine->config.linux_guest;
+	int err;
+
+	if (linux_guest)
+		err = linux_populate(linux_guest, machine->vm, ret_what);
+	else
+		err = populate_workload(machine, ret_what);
+	if (!err && machine->config.protect == MACHINE_PROTECT_BOOT) {
+		*ret_what = "cannot protect the VM";
+		err = protect_at_boot(machine);
 	}
 	return err;
 }

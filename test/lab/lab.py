@@ -52,8 +52,11 @@ mount -t devpts pts /dev/pts
 for at in /tmp /run /dev/shm; do mount -t tmpfs tmp $at; done
 for module in {modules}; do insmod /modules/$module.ko; done
 stty -F /dev/ttyS1 -onlcr
-setsid -c sh -c {command} </dev/ttyS1 >/dev/ttyS1 2>&1
-echo $? >/dev/ttyS2
+sh -c {command} </dev/null >/dev/ttyS1 2>&1
+status=$?
+stty -F /dev/ttyS1 onlcr # waits until all is sent
+echo $status >/dev/ttyS2
+stty -F /dev/ttyS2 onlcr
 poweroff -f
 """
 
@@ -273,8 +276,8 @@ def run(command, files=(), memory=2048, cpus=2, timeout=300, sink=None):
         if status and status[0].isdigit():
             return int(status[0])
         explain(work)
-        if not in_time:
-            print(f"lab: not done after {timeout} s", file=sys.stderr)
+        print(f"lab: qemu ended with status {process.returncode}" if in_time
+              else f"lab: not done after {timeout} s", file=sys.stderr)
         return NO_STATUS if in_time else TIMEOUT
 
 

@@ -52,15 +52,35 @@ boot no-acpi 256 1 'reboot\n' acpi=off
 boot around-the-hole 4096 1 'poweroff\n'
 """.replace("CMDLINE", CMDLINE)
 
+# What a guest has taken from its serial port and not read is lost at a reboot, so each
+# command is typed when the guest says that it is up.
 LETHE_SCRIPT = r"""
-run() {
-	timeout 200 lethe run --executor kvm --kernel /vmlinuz --initrd /inner.gz \
-		--cmdline "CMDLINE" --protect boot "$@"
-	echo "status $?"
+type_when_up() {
+	ups=0
+	for command; do
+		ups=$((ups + 1))
+		until [ "$(grep -c guest-up /tmp/console)" -ge $ups ]; do
+			[ -e /tmp/running ] || return
+			usleep 20000
+		done
+		echo "$command"
+	done
 }
-printf 'reboot\nreboot\npoweroff\n' | run --memory 512M --vcpus 1 --timeline /tmp/timeline
-printf 'poweroff\n' | run --memory 512M --vcpus 2
-printf 'poweroff\n' | run --memory 4G --vcpus 1
+run() {
+	commands=$1; shift
+	: >/tmp/console; : >/tmp/running
+	type_when_up $commands | {
+		timeout 120 lethe run --executor kvm --kernel /vmlinuz --initrd /inner.gz \
+			--cmdline "CMDLINE" --protect boot "$@" >/tmp/console
+		status=$?
+		rm /tmp/running
+		cat /tmp/console
+		echo "status $status"
+	}
+}
+run 'reboot reboot poweroff' --memory 512M --vcpus 1 --timeline /tmp/timeline
+run poweroff --memory 512M --vcpus 2
+run poweroff --memory 4G --vcpus 1
 echo timeline; cat /tmp/timeline
 """.replace("CMDLINE", CMDLINE)
 
