@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "os/memfd.h"
+#include "uv/executor.h"
 #include "uv/guestcall.h"
 #include "uv/stale.h"
 #include "uv/status.h"
@@ -146,27 +147,57 @@ static void undo_mappings(struct uv_vm *vm, int slot, struct gfn_range r, bool t
 	}
 }
 
-/* private or shared => the other, for all of @r.  Caller holds vm->lock. */
+/* The shared backing that an unshare left behind: now, or by the sweeper. */
+static void discard(struct uv_vm *vm, int slot, struct gfn_range r)
+{
+	if ((vm->flags & ABI_VM_DISCARD_EAGER) == 0)
+		sweeper_poke(vm->sweeper);
+	else if (stale_discard_now(
+			 vm, &vm->memory_of[slot], offset_in(vm, slot, r), range_bytes(r)) < 0)
+		log_warn("stale shared memory is kept for the sweeper");
+}
+
+/* No vCPU touches @r from here to range_end_change(). */
+static void range_begin(struct uv_vm *vm, struct gfn_range r)
+{
+	if (vm->executor->range_begin != NULL)
+		vm->executor->range_begin(vm, r);
+}
+
+static void range_end_change(struct uv_vm *vm, struct gfn_range r)
+{
+	if (vm->executor->range_end != NULL)
+		vm->executor->range_end(vm, r);
+}
+
+/*
+ * private or shared => the other, for all of @r.  Copied sharing leaves the page where it
+ * is, so vCPUs that use it need not be told.  Caller holds vm->lock.
+ */
 static int commit(struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared)
 {
 	enum page_attr to = !to_shared                               ? ATTR_PRIVATE
 			    : (vm->flags & ABI_VM_SHARE_MAPPED) != 0 ? ATTR_MAPPED
 								     : ATTR_COPIED;
+	bool mapped = (vm->flags & ABI_VM_SHARE_MAPPED) != 0;
 	uint64_t done = r.start.v;
 	int ret = 0;
 
+	if (mapped)
+		range_begin(vm, r);
 	pthread_rwlock_wrlock(&vm->memory);
-	if ((vm->flags & ABI_VM_SHARE_MAPPED) != 0)
+	if (mapped)
 		ret = change_mappings(vm, slot, r, to_shared, &done);
 	if (ret == 0)
 		ret = range_map_set(vm->attr, r.start.v, range_end(r), to);
 	if (ret < 0)
 		undo_mappings(vm, slot, (struct gfn_range){r.start, done - r.start.v}, to_shared);
 	pthread_rwlock_unlock(&vm->memory);
-	if (ret == 0 && !to_shared && (vm->flags & ABI_VM_DISCARD_EAGER) != 0)
-		ret = stale_discard_now(
-			vm, &vm->memory_of[slot], offset_in(vm, slot, r), range_bytes(r));
-	sweeper_poke(vm->sweeper);
+	if (mapped) {
+		range_end_change(vm, r);
+		if (ret == 0 && !to_shared)
+			discard(vm, slot, r);
+	}
 	return ret;
 }
 
@@ -233,6 +264,35 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 	return v->last_result;
 }
 
+/* Every page of @r is private or released. */
+static bool is_none_shared(const struct uv_vm *vm, struct gfn_range r)
+{
+	for (uint64_t at = r.start.v; at < range_end(r);) {
+		struct range_run run = range_map_run_at(vm->attr, at, range_end(r));
+
+		if (attr_is_shared(run.value))
+			return false;
+		at = run.end;
+	}
+	return true;
+}
+
+/* private => released, without content.  Caller holds vm->lock. */
+static int commit_release(struct uv_vm *vm, int slot, struct gfn_range r)
+{
+	int ret;
+
+	range_begin(vm, r);
+	pthread_rwlock_wrlock(&vm->memory);
+	ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_RELEASED);
+	if (ret == 0)
+		ret = sweep_release(
+			vm, &vm->memory_of[slot].window, offset_in(vm, slot, r), range_bytes(r));
+	pthread_rwlock_unlock(&vm->memory);
+	range_end_change(vm, r);
+	return ret;
+}
+
 int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes)
 {
 	struct gfn_range r;
@@ -240,23 +300,8 @@ int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes)
 
 	pthread_mutex_lock(&vm->lock);
 	ret = slot = check_range(vm, start, bytes, &r);
-	if (ret >= 0) {
-		ret = 0;
-		for (uint64_t at = r.start.v; at < range_end(r) && ret == 0;) {
-			struct range_run run = range_map_run_at(vm->attr, at, range_end(r));
-
-			ret = attr_is_shared(run.value) ? -EPERM : 0;
-			at = run.end;
-		}
-	}
-	if (ret == 0) {
-		pthread_rwlock_wrlock(&vm->memory);
-		ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_RELEASED);
-		if (ret == 0)
-			ret = sweep_release(vm, &vm->memory_of[slot].window, offset_in(vm, slot, r),
-				range_bytes(r));
-		pthread_rwlock_unlock(&vm->memory);
-	}
+	if (ret >= 0)
+		ret = is_none_shared(vm, r) ? commit_release(vm, slot, r) : -EPERM;
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }

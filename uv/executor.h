@@ -30,6 +30,13 @@ struct executor {
 	 */
 	int (*slot_changed)(struct uv_vm *vm, unsigned int id);
 
+	/*
+	 * Between the two, no vCPU accesses @range.  Called with vm->lock held, not
+	 * vm->memory; the caller's vCPU, if it is one, is outside.
+	 */
+	void (*range_begin)(struct uv_vm *vm, struct gfn_range range);
+	void (*range_end)(struct uv_vm *vm, struct gfn_range range);
+
 	/* What a vCPU's first instruction finds.  Caller holds vm->lock.  0 or -errno. */
 	int (*set_state)(struct uv_vm *vm, const struct abi_vcpu_state *state);
 

@@ -116,9 +116,12 @@ static int tour_create(struct tour *tour, const struct machine_config *config,
 	char old_name[64];
 	int err;
 
+	/* It measures operations on memory, not the guest's instructions. */
+	if (first.executor == LETHE_EXECUTOR_AUTO)
+		first.executor = LETHE_EXECUTOR_SW;
 	first.program = &tour->program;
 	first.see_it_out = true;
-	old = old_config(config, &tour->old_program, old_name, sizeof(old_name));
+	old = old_config(&first, &tour->old_program, old_name, sizeof(old_name));
 	err = make_program(memory, vcpus, asks ? NECESSARY_BYTES : 0, &tour->program);
 	if (!err)
 		err = make_program(memory, vcpus, asks ? memory - MIB : 0, &tour->old_program);
