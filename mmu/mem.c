@@ -269,7 +269,8 @@ static void make_available_last(struct mem *mem, struct mem_chunk *chunk)
 
 /*
  * Hands an empty chunk's pages to the kernel, with the lock dropped meanwhile: the chunk is
- * then on no list that a taker looks at.
+ * then on no list that a taker looks at.  If the kernel keeps them (locked memory), they are
+ * zero all the same, as all free pages are.
  */
 static void cool_chunk(struct mem *mem, struct mem_chunk *chunk)
 {

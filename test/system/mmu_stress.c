@@ -22,6 +22,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,7 @@
 
 #define VCPUS 3
 #define PAGES 1536 /* of each slot: three 2M blocks */
+#define HOT   48
 #define SPAN  8192 /* frames from slot to slot */
 #define WORDS (PAGE_SIZE / sizeof(uint64_t))
 
@@ -87,6 +89,12 @@ static uint8_t *host_of(unsigned int slot, uint64_t page)
 	return memory[slot][atomic_load(&place[slot][page])] + page * PAGE_SIZE;
 }
 
+/* A page of the slot; every other time one of the first HOT, so that TLBs matter. */
+static uint64_t some_page(uint64_t *seed)
+{
+	return dice(seed, 2) ? dice(seed, HOT) : dice(seed, PAGES);
+}
+
 static bool find(uint64_t frame, unsigned int *ret_slot, uint64_t *ret_page)
 {
 	for (unsigned int slot = 0; slot < SLOTS; slot++) {
@@ -103,6 +111,7 @@ static bool find(uint64_t frame, unsigned int *ret_slot, uint64_t *ret_page)
 
 static int resolve(void *ctx, gfn_t at, bool write, struct mmu_resolution *ret)
 {
+	static _Thread_local unsigned int asked;
 	unsigned int slot;
 	uint64_t page;
 
@@ -114,6 +123,8 @@ static int resolve(void *ctx, gfn_t at, bool write, struct mmu_resolution *ret)
 		.shared = slot == CONVERTED && page % 2,
 		.max_level = MMU_2M,
 	};
+	if (++asked % 64 == 0)
+		sched_yield(); /* now and then the answer is old when it arrives */
 	return 0;
 }
 
@@ -213,7 +224,7 @@ static void play(struct player *p)
 	/* Two pointers at once: the first must outlive the second one's fault. */
 	for (unsigned int i = 0; i < 2; i++) {
 		slot[i] = dice(&p->seed, SLOTS);
-		page[i] = dice(&p->seed, PAGES / VCPUS) * VCPUS + p->number;
+		page[i] = some_page(&p->seed) / VCPUS * VCPUS + p->number;
 		write[i] = dice(&p->seed, 2);
 		at[i] = pointer_to(p, slot[i], page[i], write[i]);
 		if (!at[i])
@@ -284,11 +295,11 @@ static void *converter(void *arg)
 
 	for (; !atomic_load(&stop); atomic_fetch_add(&changes, 1)) {
 		unsigned int slot = victims[dice(&seed, 3)];
-		uint64_t page = dice(&seed, PAGES - 2), count = 1 + dice(&seed, 2);
+		uint64_t page = some_page(&seed), count = 1 + (page < PAGES - 1 && dice(&seed, 2));
 
 		if (dice(&seed, 50) == 0) {
-			page = dice(&seed, 3) * 512;
-			count = 512;
+			page = dice(&seed, 2) ? dice(&seed, 3) * 512 : dice(&seed, PAGES - 600);
+			count = dice(&seed, 2) ? 512 : PAGES - page;
 		}
 		convert(slot, page, count, dice(&seed, 2));
 		if (dice(&seed, 20) == 0)
@@ -304,7 +315,7 @@ static void *alias_converter(void *arg)
 
 	for (; !atomic_load(&stop); atomic_fetch_add(&changes, 1)) {
 		unsigned int through = dice(&seed, 2) ? ALIAS : ALIAS_TOO;
-		uint64_t page = dice(&seed, PAGES);
+		uint64_t page = some_page(&seed);
 		struct gfn_range range = {gfn(home[through] + page), 1};
 		struct gfn_range both[2] = {
 			{gfn(home[ALIAS] + page), 1}, {gfn(home[ALIAS_TOO] + page), 1}};
