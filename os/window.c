@@ -152,6 +152,15 @@ int window_discard(const struct window *w, uint64_t offset, uint64_t bytes)
 	return 0;
 }
 
+int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes)
+{
+	int err = failpoint("window-forbid");
+
+	if (err < 0)
+		return err;
+	return mprotect(w->base + offset, bytes, PROT_NONE) < 0 ? -errno : 0;
+}
+
 int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
 	uint64_t *ret_offset, uint64_t *ret_bytes)
 {

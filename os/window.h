@@ -37,6 +37,9 @@ int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, cons
 /* Gives the memory of a part back to the kernel; it reads as zeros.  0 or -errno. */
 int window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 
+/* Makes every access to a part fail, KVM's too.  It holds nothing.  0 or -errno. */
+int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
+
 /*
  * Finds the first resident memory in [offset, end) without touching any.  The result is a
  * run of resident pages, at most 2M long and within one 2M block.  Returns 0; -ENXIO if

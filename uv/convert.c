@@ -280,14 +280,17 @@ static bool is_none_shared(const struct uv_vm *vm, struct gfn_range r)
 /* private => released, without content.  Caller holds vm->lock. */
 static int commit_release(struct uv_vm *vm, int slot, struct gfn_range r)
 {
+	const struct window *w = &vm->memory_of[slot].window;
+	uint64_t offset = offset_in(vm, slot, r);
 	int ret;
 
 	range_begin(vm, r);
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_RELEASED);
 	if (ret == 0)
-		ret = sweep_release(
-			vm, &vm->memory_of[slot].window, offset_in(vm, slot, r), range_bytes(r));
+		ret = sweep_release(vm, w, offset, range_bytes(r));
+	if (ret == 0)
+		ret = window_forbid(w, offset, range_bytes(r));
 	pthread_rwlock_unlock(&vm->memory);
 	range_end_change(vm, r);
 	return ret;

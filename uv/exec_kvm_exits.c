@@ -185,9 +185,26 @@ static bool serve_pio(struct uv_vcpu *v, struct kvm_run *run)
 	return true;
 }
 
+/* Where there is memory no device answers: the guest touched what it had released. */
+static bool is_memory(struct uv_vm *vm, uint64_t at)
+{
+	bool yes;
+
+	pthread_rwlock_rdlock(&vm->memory);
+	yes = slots_find(&vm->slots, gpa_to_gfn(gpa(at))) >= 0;
+	pthread_rwlock_unlock(&vm->memory);
+	return yes;
+}
+
 static bool serve_mmio(struct uv_vcpu *v, struct kvm_run *run)
 {
 	uint64_t value = 0;
+
+	if (is_memory(v->vm, run->mmio.phys_addr)) {
+		guest_stop(v, ABI_STOP_VIOLATION, run->mmio.phys_addr,
+			"a vCPU accessed a page that it had released");
+		return false;
+	}
 
 	if (run->mmio.len > sizeof(value))
 		run->mmio.len = sizeof(value);
