@@ -49,6 +49,8 @@ static error_t parse_own(int key, char *arg, struct argp_state *state)
 		state->child_inputs[0] = (void *)parsing->spec;
 		return 0;
 	}
+	if (key == ARGP_KEY_ARG && parsing->spec->args)
+		return parsing->spec->take(OPTIONS_ARG, arg, parsing->input) ? 0 : ENDED_BY_ERROR;
 	if (key == ARGP_KEY_ARG) {
 		log_error("'%s': not expected here (see %s --help)", arg, parsing->spec->name);
 		return ENDED_BY_ERROR;
@@ -109,6 +111,7 @@ bool options_parse(
 	const struct argp argp = {
 		.options = spec->options,
 		.parser = parse_own,
+		.args_doc = spec->args,
 		.doc = spec->doc,
 		.children = children,
 	};

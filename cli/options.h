@@ -11,9 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define OPTIONS_ARG (-1)
+
 struct options_spec {
 	const char *name; /* "lethe run" */
 	const char *doc;
+	const char *args; /* "[THING...]": take() gets each with key OPTIONS_ARG; NULL: none */
 	const struct argp_option *options; /* ends with an empty one; NULL: none */
 	/* Takes the option @key.  False: it is bad, and that was logged.  NULL if none. */
 	bool (*take)(int key, const char *arg, void *input);

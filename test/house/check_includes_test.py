@@ -57,7 +57,7 @@ class CheckIncludes(unittest.TestCase):
 
     def test_what_crosses_the_trust_boundary(self):
         for room in ("hv", "vmm", "cli", "bench"):
-            for inner in ("uv", "core", "mmu"):
+            for inner in ("uv", "core") if room == "bench" else ("uv", "core", "mmu"):
                 self.assert_refused(f"{room}/a.c", f'"{inner}/vm.h"')
         self.assert_refused("uv/a.c", '"hv/vm.h"')
         self.assert_refused("vmm/a.c", '"abi/uvcall.h"')

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "bench/bench.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/size.h"
+
+const struct bench_question bench_questions[] = {
+	{"exit", "round trip between hypervisor and ultravisor", bench_exit},
+	{0},
+};
+
+void bench_run(struct bench *bench, const struct bench_question *question)
+{
+	bench->question = question->name;
+	question->run(bench);
+	bench->question = NULL;
+}
+
+void bench_free(struct bench *bench)
+{
+	free(bench->rows);
+	*bench = (struct bench){0};
+}
+
+void bench_sample(struct bench_samples *samples, double value)
+{
+	if (samples->count < BENCH_RUNS_MAX)
+		samples->value[samples->count++] = value;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void summarize(struct bench_row *row, struct bench_samples *samples)
+{
+	unsigned int n = samples->count;
+
+	qsort(samples->value, n, sizeof(samples->value[0]), compare);
+	row->runs = n;
+	row->min = samples->value[0];
+	row->max = samples->value[n - 1];
+	row->median = n % 2 ? samples->value[n / 2]
+			    : (samples->value[n / 2 - 1] + samples->value[n / 2]) / 2;
+}
+
+static struct bench_row *new_row(struct bench *bench)
+{
+	if (bench->count == bench->room) {
+		size_t room = bench->room ? 2 * bench->room : 64;
+		struct bench_row *rows = realloc(bench->rows, room * sizeof(*rows));
+
+		if (!rows) {
+			if (!bench->failed)
+				log_error("no memory for results (free some memory)");
+			bench->failed = true;
+			return NULL;
+		}
+		bench->rows = rows;
+		bench->room = room;
+	}
+	return &bench->rows[bench->count++];
+}
+
+static void say_row(const struct bench *bench, const struct bench_row *row)
+{
+	char memory[32];
+
+	if (row->missing[0])
+		bench_progress(bench, "%s: missing: %s", row->name, row->missing);
+	else
+		bench_progress(bench, "%s (%s): %.6g %s", row->name,
+			size_format(row->resident_bytes ? row->resident_bytes : row->memory_bytes,
+				memory, sizeof(memory)),
+			row->median, row->unit);
+}
+
+void bench_add(struct bench *bench, const struct bench_row *row, struct bench_samples *samples)
+{
+	struct bench_row *to = new_row(bench);
+
+	if (!to)
+		return;
+	*to = *row;
+	to->question = bench->question;
+	if (samples->count)
+		summarize(to, samples);
+	else if (!to->missing[0])
+		snprintf(to->missing, sizeof(to->missing), "not measured");
+	say_row(bench, to);
+}
+
+void bench_missing(struct bench *bench, const struct bench_row *row, const char *format, ...)
+{
+	struct bench_samples none = {.count = 0};
+	struct bench_row copy = *row;
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(copy.missing, sizeof(copy.missing), format, args);
+	va_end(args);
+	bench_add(bench, &copy, &none);
+}
+
+void bench_progress(const struct bench *bench, const char *format, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "%s: ", bench->question);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
