@@ -205,6 +205,16 @@ def find_kernel():
     raise Missing("the downloaded kernel package has no kvm-amd module")
 
 
+def uncompressed_kernel(image):
+    """The ELF file inside a bzImage, or None if it is not compressed by xz."""
+    body = read(image)
+    start = (body[0x1f1] + 1) * 512 + int.from_bytes(body[0x248:0x24c], "little")
+    size = int.from_bytes(body[0x24c:0x250], "little")
+    if not body[start:].startswith(b"\xfd7zXZ\0"):
+        return None
+    return lzma.LZMADecompressor().decompress(body[start:start + size])
+
+
 def outer_initramfs(command, files, modules):
     archive = new_archive()
     for name in MODULES:

@@ -38,18 +38,23 @@ done
 
 CMDLINE = "console=ttyS0 quiet loglevel=3 tsc=reliable"
 
+# Each run's output goes to a file first: the lab's own serial port is slow.
 # One line a case: name, then mini_kvm's memory and vCPUs, what is typed, more command line.
 PC_SCRIPT = r"""
 boot() {
-	echo "case $1"
-	printf "$4" | timeout 100 mini_kvm $2 $3 /vmlinuz /inner.gz "CMDLINE $5"
-	echo "status $?"
+	printf "$4" | timeout 100 mini_kvm $2 $3 $kernel /inner.gz "CMDLINE $5" >/tmp/output
+	status=$?
+	echo "case $1"; cat /tmp/output; echo "status $status"
 }
+kernel=/vmlinuz
 boot two-processors 512 2 'poweroff\n'
 boot acpi-reset 256 1 'reboot\n'
 boot keyboard-reset 256 1 'reboot\n' reboot=k
 boot no-acpi 256 1 'reboot\n' acpi=off
 boot around-the-hole 4096 1 'poweroff\n'
+kernel=/vmlinux
+test -e $kernel && boot by-pvh 512 2 'poweroff\n'
+true
 """.replace("CMDLINE", CMDLINE)
 
 # What a guest has taken from its serial port and not read is lost at a reboot, so each
@@ -92,12 +97,12 @@ def in_lab(script, files=(), **options):
     return status, output.getvalue().decode(errors="replace")
 
 
-def guest_script(script, programs, **options):
-    """Runs SCRIPT with a guest kernel and initramfs beside PROGRAMS; returns its output."""
-    with tempfile.NamedTemporaryFile(suffix=".gz") as inner:
+def guest_script(script, files, **options):
+    """Runs SCRIPT with a guest's kernel and initramfs beside FILES; returns its output."""
+    with tempfile.NamedTemporaryFile() as inner:
         inner.write(lab.inner_initramfs(GUEST_INIT))
         inner.flush()
-        files = [*programs, f"{lab.find_kernel()[0]}:/vmlinuz", f"{inner.name}:/inner.gz"]
+        files = [*files, f"{lab.find_kernel()[0]}:/vmlinuz", f"{inner.name}:/inner.gz"]
         status, text = in_lab(script, files, **options)
     if status:
         raise AssertionError(f"the lab ended with status {status}:\n{text}")
@@ -124,8 +129,6 @@ class PcTest(unittest.TestCase):
     programs = ()
 
     def test_linux_boots_resets_and_powers_off(self):
-        text = guest_script(PC_SCRIPT, self.programs, memory=5000, timeout=300)
-        cases = dict(re.findall(r"^case (\S+)\n(.*?^status \d+)$", text, re.M | re.S))
         expected = {  # processors, what the guest was told, mini_kvm's exit status
             "two-processors": (2, "poweroff", 0),
             "acpi-reset": (1, "reboot", 10),
@@ -133,6 +136,16 @@ class PcTest(unittest.TestCase):
             "no-acpi": (1, "reboot", 10),
             "around-the-hole": (1, "poweroff", 0),
         }
+        elf = lab.uncompressed_kernel(lab.find_kernel()[0])
+        with tempfile.NamedTemporaryFile() as vmlinux:
+            files = list(self.programs)
+            if elf:
+                vmlinux.write(elf)
+                vmlinux.flush()
+                files.append(f"{vmlinux.name}:/vmlinux")
+                expected["by-pvh"] = (2, "poweroff", 0)
+            text = guest_script(PC_SCRIPT, files, memory=5000, timeout=300)
+        cases = dict(re.findall(r"^case (\S+)\n(.*?^status \d+)$", text, re.M | re.S))
         self.assertEqual(list(cases), list(expected), text)
         for name, (cpus, command, status) in expected.items():
             with self.subTest(name):
