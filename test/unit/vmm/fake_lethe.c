@@ -138,6 +138,11 @@ int lethe_vcpu_set_state(
 	return step("vcpu_set_state");
 }
 
+int lethe_irq_line(struct lethe_vm *vm, unsigned int irq, bool level)
+{
+	return step("irq_line");
+}
+
 static int check_access(uint64_t gpa, size_t bytes)
 {
 	if (gpa + bytes > FAKE_MEMORY)
