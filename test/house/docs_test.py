@@ -59,6 +59,7 @@ class Docs(unittest.TestCase):
         for command, page in (
             ("run", "lethe-run.1"),
             ("ps", "lethe-ps.1"),
+            ("bench", "lethe-bench.1"),
             ("capabilities", "lethe.1"),
         ):
             text = read(os.path.join(ROOT, "man", page + ".scd"))
