@@ -51,7 +51,7 @@ static void wipe_and_discard(
 static int64_t sweep_chunk(struct uv_vm *vm, struct dying *d)
 {
 	struct window *w;
-	uint64_t bytes;
+	uint64_t bytes, left;
 	int ret;
 
 	while (d->slot < SLOTS_MAX && d->window[d->slot].base == NULL)
@@ -64,7 +64,8 @@ static int64_t sweep_chunk(struct uv_vm *vm, struct dying *d)
 		if (ret == 0) {
 			wipe_and_discard(vm, d, w, d->offset, bytes);
 			d->offset += bytes;
-			d->left -= bytes < d->left ? bytes : d->left;
+			left = atomic_load(&d->left);
+			atomic_store(&d->left, bytes < left ? left - bytes : 0);
 			return (int64_t)bytes;
 		}
 		if (ret != -ENXIO)

@@ -28,6 +28,7 @@
 #include "core/pending.h"
 #include "core/slots.h"
 #include "core/vm_state.h"
+#include "os/meminfo.h"
 #include "os/window.h"
 
 struct executor;
@@ -53,7 +54,7 @@ struct dying {
 	bool background;   /* nobody performs this one: the sweeper takes it when idle */
 	unsigned int slot; /* where the sweeper goes on */
 	uint64_t offset;
-	uint64_t left; /* bytes still to destroy, an estimate */
+	_Atomic uint64_t left; /* bytes still to destroy, an estimate: read while sweeping */
 	uint64_t quarantined;
 };
 
@@ -136,6 +137,8 @@ struct uv_vm {
 	int folder; /* of the runtime directory; removed at the end */
 	char name[ABI_NAME_MAX + 1];
 	int statm; /* /proc/self/statm, opened before the sandbox closes */
+	uint64_t own_bytes;     /* resident without any guest memory */
+	struct meminfo meminfo; /* opened before the sandbox closes */
 };
 
 /* An empty, connected VM.  0 or -ENOMEM. */
@@ -156,8 +159,14 @@ void uv_vm_finish(struct uv_vm *vm);
  */
 uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len);
 
-/* Bytes of guest memory that are resident now: an estimate in constant time. */
+/*
+ * Bytes of guest memory that are resident now, what leaves included: an estimate in
+ * constant time.
+ */
 uint64_t uv_vm_resident(const struct uv_vm *vm);
+
+/* Of these, what belongs to the current incarnation.  Caller holds vm->lock. */
+uint64_t uv_vm_current(const struct uv_vm *vm);
 
 /* Publishes states and sizes for `lethe ps`.  Caller holds vm->lock. */
 void uv_vm_publish(struct uv_vm *vm);

@@ -36,7 +36,7 @@ static const char text[] = "vcpu 0\n"
 			   "poweroff\n"
 			   "vcpu 1\n"
 			   "loop 1000000000\n"
-			   "random 4M 1M 10\n"
+			   "random 16M 1M 10\n"
 			   "end\n";
 
 /* ---- a scripted run, one step after another ---- */
@@ -305,10 +305,12 @@ struct packet {
 	uint8_t args[8192];
 };
 
+#define NO_CALL_SEQ 99
+
 /* None of these is answered; the call after them is. */
 static void send_no_calls(struct uvc *c, uint32_t nr)
 {
-	struct packet p = {{.magic = ABI_MAGIC, .call = nr, .seq = 99, .size = 8}, {0}};
+	struct packet p = {{.magic = ABI_MAGIC, .call = nr, .seq = NO_CALL_SEQ, .size = 8}, {0}};
 	int fds[64];
 
 	for (size_t n = 0; n < sizeof(p.head); n++)
@@ -345,7 +347,9 @@ static void test_no_calls(void **state)
 		send_no_calls(&c, ABI_CALL_VM_STOP);
 		send_no_calls(&c, ABI_CALL_RESET);
 		assert_int_equal(uvc_call0(&c, 0, NULL, 0), ABI_ST_UNKNOWN_CALL);
-		assert_int_equal(c.later_count, 0);
+		/* A PERFORM of the script may have been answered meanwhile. */
+		for (unsigned int i = 0; i < c.later_count; i++)
+			assert_int_not_equal(c.later[i].head.seq, NO_CALL_SEQ);
 		uvc_end(&c);
 	}
 }
