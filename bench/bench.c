@@ -9,6 +9,9 @@
 #include "base/size.h"
 
 const struct bench_question bench_questions[] = {
+	{"reboot", "how long a guest waits for its next life", bench_reboot},
+	{"shutdown", "how long a supervisor waits, and for the memory", bench_shutdown},
+	{"sweep", "how fast memory is destroyed", bench_sweep},
 	{"exit", "round trip between hypervisor and ultravisor", bench_exit},
 	{0},
 };

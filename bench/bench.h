@@ -99,6 +99,9 @@ static inline double bench_rate(uint64_t bytes, uint64_t ns)
 }
 
 /* The questions. */
+void bench_reboot(struct bench *bench);
+void bench_shutdown(struct bench *bench);
+void bench_sweep(struct bench *bench);
 void bench_exit(struct bench *bench);
 
 #endif
