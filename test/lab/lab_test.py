@@ -5,12 +5,15 @@
   lab_test.py lab KVM_VERSION          the lab itself: status, output, time limit, /dev/kvm
   lab_test.py pc MINI_KVM              vmm/pc_* by themselves: Linux boots, resets, powers off
   lab_test.py lethe LETHE LETHE_UV     Linux protected: boots, reboots twice, powers off
+  lab_test.py secret LETHE LETHE_UV SEARCH_MEMORY
+                                       what Linux keeps is not found from the hypervisor
 
 What is typed to a guest waits in the serial port until the guest listens, so no test
 guesses when.  A guest's init reads one command a line from its console.
 Exit status: 0 passed, 1 failed, 77 skipped.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -27,9 +30,17 @@ export PATH=/bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 echo "guest-up cpus=$(nproc) memory=$(awk '/MemTotal/{print $2}' /proc/meminfo)"
-while read command; do
+while read command value; do
 	echo "guest-does $command"
 	case $command in
+	plant)
+		secret=$(echo "lethe $value" | sha256sum | cut -c 1-64)
+		copies=
+		for i in $(seq 100); do
+			copies="$copies$secret "
+			echo "$secret" >"/tmp/copy$i"
+		done
+		echo "guest-planted $value" ;;
 	reboot) reboot -f ;;
 	poweroff) poweroff -f ;;
 	esac
@@ -89,6 +100,60 @@ run poweroff --memory 4G --vcpus 1
 echo timeline; cat /tmp/timeline
 """.replace("CMDLINE", CMDLINE)
 
+# The searches know the secrets masked only; nothing in the lab but the guest makes them.
+# search_memory is stricter than a thief: every way must say denied or absent.
+SECRET_SCRIPT = r"""
+mkdir -p /etc; echo user:x:1000:1000::/tmp:/bin/sh >/etc/passwd
+chmod a+rw /dev/kvm; chmod a+r /vmlinuz /inner.gz
+yama=/proc/sys/kernel/yama/ptrace_scope
+[ ! -e $yama ] || echo 0 >$yama
+mkdir -m 700 /tmp/runtime; chown user /tmp/runtime
+mkfifo /tmp/keys; : >/tmp/console; : >/tmp/searches
+as_user() { su user -c "$*"; }
+
+await() { # TEXT COUNT
+	until [ "$(grep -c "$1" /tmp/console)" -ge $2 ]; do
+		[ ! -e /tmp/status ] || finish
+		usleep 20000
+	done
+}
+search() { # WHEN
+	echo "search $1 hypervisor"; as_user search_memory $hypervisor NEEDLES; echo "status $?"
+	echo "search $1 ultravisor"; as_user search_memory $ultravisor NEEDLES; echo "status $?"
+}
+control() { # WHEN
+	echo "search $1 root"; search_memory $ultravisor NEEDLES; echo "status $?"
+}
+finish() {
+	exec 3>&-
+	wait
+	tr -d '\r' </tmp/console; cat /tmp/searches; cat /tmp/status
+	exit
+}
+
+{
+	as_user LETHE_RUNTIME_DIR=/tmp/runtime timeout 120 lethe run --executor kvm \
+		--kernel /vmlinuz --initrd /inner.gz --cmdline "'CMDLINE'" --protect boot \
+		--memory 256M --vcpus 1 </tmp/keys >/tmp/console 2>&1
+	echo "lethe $?" >/tmp/status
+} &
+exec 3>/tmp/keys
+await guest-up 1
+hypervisor=$(pidof lethe) ultravisor=$(pidof lethe-uv)
+echo "users $(stat -c %u /proc/$hypervisor) $(stat -c %u /proc/$hypervisor/task/$hypervisor)"
+echo plant 1 >&3; await guest-planted 1
+{ search before; control before; } >>/tmp/searches
+echo reboot >&3; await guest-does.reboot 1
+until [ "$(grep -c guest-up /tmp/console)" -ge 2 ]; do
+	[ ! -e /tmp/status ] || finish
+	search during >>/tmp/searches
+done
+echo plant 2 >&3; await guest-planted 2
+{ search after; control after; } >>/tmp/searches
+echo poweroff >&3
+finish
+""".replace("CMDLINE", CMDLINE)
+
 
 def in_lab(script, files=(), **options):
     """Runs a shell script in the lab; returns (exit status, its output's text)."""
@@ -144,7 +209,7 @@ class PcTest(unittest.TestCase):
                 vmlinux.flush()
                 files.append(f"{vmlinux.name}:/vmlinux")
                 expected["by-pvh"] = (2, "poweroff", 0)
-            text = guest_script(PC_SCRIPT, files, memory=5000, timeout=300)
+            text = guest_script(PC_SCRIPT, files, memory=5000, timeout=500)
         cases = dict(re.findall(r"^case (\S+)\n(.*?^status \d+)$", text, re.M | re.S))
         self.assertEqual(list(cases), list(expected), text)
         for name, (cpus, command, status) in expected.items():
@@ -188,8 +253,47 @@ class LetheTest(unittest.TestCase):
         self.assertEqual(len(measurements), 1)
 
 
+def masked_secret(value):
+    """What the guest plants as VALUE, in the form that search_memory takes."""
+    secret = hashlib.sha256(f"lethe {value}\n".encode()).hexdigest()
+    return bytes(byte ^ 0x5A for byte in secret.encode()).hex()
+
+
+class SecretTest(unittest.TestCase):
+    programs = ()
+
+    def test_secret_is_not_found_from_the_hypervisor(self):
+        needles = f"{masked_secret(1)} {masked_secret(2)}"
+        text = guest_script(SECRET_SCRIPT.replace("NEEDLES", needles), self.programs, timeout=150)
+        self.assertTrue(text.endswith("lethe 0\n"), text)
+        searches = re.findall(r"^search (\w+) (\w+)\n(.*?)^status (\d+)$", text, re.M | re.S)
+        self.assertEqual({(when, whom) for when, whom, _, _ in searches}, {
+            (when, whom) for when in ("before", "during", "after")
+            for whom in ("hypervisor", "ultravisor")} | {("before", "root"), ("after", "root")})
+        for when, whom, results, status in searches:
+            with self.subTest(when=when, whom=whom):
+                ways = dict(line.split(" ", 1) for line in results.splitlines())
+                self.assertEqual(status, "1" if whom == "root" else "0", results)
+                getattr(self, "check_" + whom)(ways)
+
+    def check_hypervisor(self, ways):
+        """It hides nothing, so all of it was read, and the secret is not there."""
+        for way in ("mem", "process_vm_readv", "ptrace"):
+            self.assertRegex(ways[way], r"^absent, [1-9]\d+ KiB read$")
+        self.assertRegex(ways["fd"], "^absent, ")
+        self.assertRegex(ways["pidfd_getfd"], "^absent, ")
+
+    def check_ultravisor(self, ways):
+        self.assertEqual(set(ways.values()), {"denied"})
+
+    def check_root(self, ways):
+        """The control: searching in this way finds the secret where it is."""
+        for way in ("mem", "process_vm_readv", "ptrace"):
+            self.assertRegex(ways[way], "^found ")
+
+
 def main():
-    suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest}
+    suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest}
     case = suites[sys.argv[1]]
     case.programs = sys.argv[2:]
     try:
