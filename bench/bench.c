@@ -9,9 +9,12 @@
 #include "base/size.h"
 
 const struct bench_question bench_questions[] = {
+	{"protect", "how long a guest waits to turn secure", bench_protect},
 	{"reboot", "how long a guest waits for its next life", bench_reboot},
 	{"shutdown", "how long a supervisor waits, and for the memory", bench_shutdown},
 	{"sweep", "how fast memory is destroyed", bench_sweep},
+	{"zap", "how long dropping every mapping takes", bench_zap},
+	{"fault", "what one fault costs", bench_fault},
 	{"exit", "round trip between hypervisor and ultravisor", bench_exit},
 	{0},
 };

@@ -99,9 +99,12 @@ static inline double bench_rate(uint64_t bytes, uint64_t ns)
 }
 
 /* The questions. */
+void bench_protect(struct bench *bench);
 void bench_reboot(struct bench *bench);
 void bench_shutdown(struct bench *bench);
 void bench_sweep(struct bench *bench);
+void bench_zap(struct bench *bench);
+void bench_fault(struct bench *bench);
 void bench_exit(struct bench *bench);
 
 #endif

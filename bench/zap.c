@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * zap: how long it takes to drop every mapping of a VM: by a new generation (fast), entry by
+ * entry (walk), and by the kernel, which deletes a memslot of KVM's that a guest has touched
+ * (kernel).  fast-stall is the longest that a vCPU, which never stops translating, did not
+ * get anywhere around a fast zap: from one translation to the next.
+ */
+#include "bench/bench.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "bench/kvm_zap.h"
+#include "bench/stage2.h"
+
+#define HOT_PAGES 64
+
+static int zap_once(
+	struct stage2 *s, uint64_t entries, void (*zap)(struct mmu *mmu), double *ret_ns)
+{
+	uint64_t start;
+
+	if (!stage2_fill(s, 0, 0, entries))
+		return -1;
+	start = clock_ns();
+	zap(s->mmu);
+	*ret_ns = (double)(clock_ns() - start);
+	mmu_reclaim_wait(s->mmu);
+	return 0;
+}
+
+static void measure(
+	struct bench *bench, const char *name, uint64_t entries, void (*zap)(struct mmu *mmu))
+{
+	struct bench_row row = {
+		.unit = "ns", .entries = entries, .memory_bytes = entries * PAGE_SIZE};
+	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 7 : 21;
+	struct bench_samples samples = {0};
+	struct stage2 s;
+	double ns;
+
+	snprintf(row.name, sizeof(row.name), "%s", name);
+	if (stage2_open(&s, entries, MMU_4K, 1) != 0) {
+		bench_missing(bench, &row, "no memory");
+		return;
+	}
+	for (unsigned int run = 0; run < runs + 1; run++) {
+		if (zap_once(&s, entries, zap, &ns) == 0 && run > 0)
+			bench_sample(&samples, ns);
+	}
+	stage2_close(&s);
+	bench_add(bench, &row, &samples);
+}
+
+/* ---- the longest stall ---- */
+
+struct runner {
+	struct stage2 *s;
+	pthread_t thread;
+	_Atomic bool stop;
+	_Atomic uint64_t rounds;
+	_Atomic uint64_t longest_ns; /* between two translations */
+};
+
+/* A vCPU with a small working set: every translation is timed. */
+static void *runner_main(void *arg)
+{
+	struct runner *r = arg;
+	struct mmu_vcpu *v = r->s->vcpu[1];
+	uint64_t before, len, i = 0;
+
+	mmu_vcpu_attach(v);
+	mmu_vcpu_enter(v);
+	before = clock_ns();
+	while (!atomic_load_explicit(&r->stop, memory_order_relaxed)) {
+		uint64_t now;
+
+		(void)mmu_vcpu_translate(v, gpa((i++ % HOT_PAGES) << PAGE_SHIFT), true, &len);
+		mmu_vcpu_checkpoint(v);
+		now = clock_ns();
+		if (now - before > atomic_load_explicit(&r->longest_ns, memory_order_relaxed))
+			atomic_store_explicit(&r->longest_ns, now - before, memory_order_relaxed);
+		atomic_store_explicit(&r->rounds, i, memory_order_relaxed);
+		before = now;
+	}
+	mmu_vcpu_leave(v);
+	mmu_vcpu_detach(v);
+	return NULL;
+}
+
+/* Waits until the other vCPU has made @rounds more rounds. */
+static void let_run(struct runner *r, uint64_t rounds)
+{
+	uint64_t until = atomic_load(&r->rounds) + rounds;
+
+	while (atomic_load(&r->rounds) < until)
+		sched_yield();
+}
+
+/*
+ * Fills, lets the other vCPU run, zaps, and takes its longest gap from there until it has
+ * its working set again and the old tables are gone.
+ */
+static double stall_once(struct runner *r, uint64_t entries)
+{
+	if (!stage2_fill(r->s, 0, 0, entries))
+		return -1;
+	let_run(r, HOT_PAGES);
+	atomic_store(&r->longest_ns, 0);
+	mmu_zap_all(r->s->mmu);
+	let_run(r, 4 * HOT_PAGES);
+	mmu_reclaim_wait(r->s->mmu);
+	return (double)atomic_load(&r->longest_ns);
+}
+
+static void measure_stall(struct bench *bench, uint64_t entries)
+{
+	struct bench_row row = {.name = "fast-stall",
+		.unit = "ns",
+		.entries = entries,
+		.memory_bytes = entries * PAGE_SIZE};
+	unsigned int runs = bench->quick ? 5 : 11;
+	struct bench_samples samples = {0};
+	struct stage2 s;
+	struct runner r = {.s = &s};
+
+	if (stage2_open(&s, entries, MMU_4K, 2) != 0) {
+		bench_missing(bench, &row, "no memory");
+		return;
+	}
+	if (pthread_create(&r.thread, NULL, runner_main, &r) == 0) {
+		for (unsigned int run = 0; run < runs; run++) {
+			double ns = stall_once(&r, entries);
+
+			if (ns >= 0)
+				bench_sample(&samples, ns);
+		}
+		atomic_store(&r.stop, true);
+		pthread_join(r.thread, NULL);
+	}
+	stage2_close(&s);
+	bench_add(bench, &row, &samples);
+}
+
+/* ---- the kernel ---- */
+
+static void measure_kernel(struct bench *bench, uint64_t entries)
+{
+	struct bench_row row = {.name = "kernel",
+		.unit = "ns",
+		.entries = entries,
+		.memory_bytes = entries * PAGE_SIZE};
+	struct bench_samples samples = {0};
+	const char *why = "";
+	uint64_t ns;
+
+	for (unsigned int run = 0; run < (bench->quick ? 1 : 3); run++) {
+		if (kvm_zap_measure(entries, &ns, &why) != 0) {
+			bench_missing(bench, &row, "%s", why);
+			return;
+		}
+		bench_sample(&samples, (double)ns);
+	}
+	bench_add(bench, &row, &samples);
+}
+
+void bench_zap(struct bench *bench)
+{
+	static const uint64_t full[] = {1 << 10, 1 << 14, 1 << 18, 1 << 22, 0};
+	static const uint64_t quick[] = {1 << 10, 1 << 18, 0};
+	const uint64_t *sizes = bench->quick ? quick : full;
+
+	for (const uint64_t *entries = sizes; *entries; entries++)
+		measure(bench, "fast", *entries, mmu_zap_all);
+	for (const uint64_t *entries = sizes; *entries; entries++)
+		measure(bench, "walk", *entries, mmu_zap_all_by_walk);
+	for (const uint64_t *entries = sizes; *entries; entries++)
+		measure_stall(bench, *entries);
+	for (const uint64_t *entries = sizes; *entries; entries++)
+		measure_kernel(bench, *entries);
+}
