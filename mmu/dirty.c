@@ -158,9 +158,7 @@ static void age_part(struct mmu *mmu, struct slot *slot, struct gfn_range range,
 
 	for (unsigned int level = MMU_1G; level >= MMU_4K; level--)
 		*young += rmap_clear_range(slot, level, range, ENTRY_ACCESSED);
-	pthread_mutex_lock(&mmu->lock);
-	flush_post_locked(mmu, range);
-	pthread_mutex_unlock(&mmu->lock);
+	flush_post(mmu, range);
 }
 
 uint64_t mmu_age(struct mmu *mmu, struct gfn_range range)

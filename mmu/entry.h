@@ -76,7 +76,7 @@ static inline unsigned int table_index(uint64_t frame, unsigned int level)
  */
 static inline uint64_t entry_take_leaf(entry_t *entry)
 {
-	uint64_t value = atomic_load_explicit(entry, memory_order_acquire);
+	uint64_t value = atomic_load(entry);
 
 	while (entry_is_leaf(value)) {
 		if (atomic_compare_exchange_weak_explicit(

@@ -5,9 +5,15 @@
  * First, with nothing held: take pages for the worst case, note the invalidation sequence,
  * look up the slot and ask the owner.  All of that may fail.  Then, in the fault gate:
  * check that the sequence has not moved and that no invalidation covers the page, and
- * install under the current root.  That cannot fail, and as whoever makes a root obsolete,
- * removes a slot or begins an invalidation closes the gate to do so, nothing is ever
- * installed under an obsolete root, for a dead slot or against an invalidation.
+ * install under the current root.  As whoever removes a slot or begins an invalidation
+ * closes the gate to do so, nothing is ever installed for a dead slot or against an
+ * invalidation.
+ *
+ * A zap of everything does not close the gate, so that it need not wait for a fault whose
+ * thread has lost its CPU.  The fault installs, then looks whether its root is still the
+ * current one; the zap takes the root away before it returns.  So either the zap comes
+ * after the fault, or the fault sees it, takes its entry out again and starts over: no
+ * fault ends with an entry installed under an obsolete root.
  *
  * A leaf is named in the rmap before it is present, and marked in the dirty log after: the
  * log is cleared first and write-protected through the rmap second, so a writable leaf
@@ -89,30 +95,40 @@ static unsigned int choose_level(const struct mmu *mmu, const struct fault *f)
 	return MMU_4K;
 }
 
-/* The current root, made if there is none.  In the gate, which keeps it current. */
-static struct mmu_page *current_root(struct vcpu *v)
+static void make_root(struct vcpu *v)
 {
 	struct mmu *mmu = v->mmu;
-	uint64_t generation = atomic_load_explicit(&mmu->generation, memory_order_relaxed);
-	struct mmu_page *root = atomic_load_explicit(&mmu->root, memory_order_acquire);
 
-	if (!root) {
+	pthread_mutex_lock(&mmu->flush_lock);
+	if (!atomic_load(&mmu->root)) {
 		struct mmu_page *page = mem_cache_pop(&mmu->mem, &v->cache, PAGE_TABLE);
 
-		table_init(page, NULL, 0, TABLE_LEVELS, generation);
-		if (atomic_compare_exchange_strong_explicit(
-			    &mmu->root, &root, page, memory_order_acq_rel, memory_order_acquire))
-			root = page;
-		else
-			mem_cache_push(&mmu->mem, &v->cache, page);
+		table_init(page, NULL, 0, TABLE_LEVELS, atomic_load(&mmu->generation));
+		atomic_store(&mmu->root, page);
 	}
-	assert(root->generation == generation);
-	if (v->generation != generation) {
-		v->generation = generation;
+	pthread_mutex_unlock(&mmu->flush_lock);
+}
+
+/* Takes up the current root, made if there is none.  NULL: zapped once more meanwhile. */
+static struct mmu_page *current_root(struct vcpu *v)
+{
+	struct mmu_page *root = atomic_load(&v->mmu->root);
+
+	if (!root) {
+		make_root(v);
+		root = atomic_load(&v->mmu->root);
+	}
+	if (root && root->generation != v->generation) {
+		v->generation = root->generation;
 		tlb_drop_all(v);
 	}
 	v->root = root;
 	return root;
+}
+
+static bool root_is_obsolete(const struct vcpu *v)
+{
+	return atomic_load(&v->mmu->root) != v->root;
 }
 
 static void link_table(struct vcpu *v, struct mmu_page *parent, entry_t *entry, uint64_t frame)
@@ -149,7 +165,10 @@ static uint64_t leaf_value(const struct fault *f, unsigned int level, bool loggi
 	return value;
 }
 
-/* entry: nothing, or a leaf with fewer rights => the leaf.  False if it changed meanwhile. */
+/*
+ * entry: nothing, or a leaf with fewer rights => the leaf.  False if it changed meanwhile, or
+ * the root is obsolete: the entry is then empty.
+ */
 static bool put_leaf(
 	struct vcpu *v, struct fault *f, entry_t *entry, uint64_t old, unsigned int level)
 {
@@ -160,16 +179,22 @@ static bool put_leaf(
 
 	if (!old) {
 		word = rmap_word_make(v, slot, f->frame, level);
-		count_own(&v->displaced, rmap_add(v->mmu, word, entry, level));
+		if (rmap_add(v, word, entry, level) < 0)
+			return false;
 	}
-	if (!atomic_compare_exchange_strong_explicit(
-		    entry, &old, value, memory_order_acq_rel, memory_order_acquire)) {
+	if (!atomic_compare_exchange_strong(entry, &old, value)) {
 		if (word && !entry_is_leaf(old))
 			rmap_remove(word, entry);
 		return false;
 	}
 	if (word)
 		count_own(&v->installed[level], 1);
+	if (root_is_obsolete(v)) {
+		value = entry_take_leaf(entry);
+		if (value)
+			rmap_forget(v->mmu, value, f->frame, level, entry);
+		return false;
+	}
 	if (logging && (value & ENTRY_WRITE))
 		log_dirty(v, slot, f->frame);
 	f->value = value;
@@ -177,12 +202,15 @@ static bool put_leaf(
 	return true;
 }
 
-/* Makes a leaf of at most @level for the fault, under the current root.  In the gate. */
-static void install(struct vcpu *v, struct fault *f, unsigned int level)
+/*
+ * Makes a leaf of at most @level for the fault, under the current root.  In the gate.
+ * 0, or FAULT_AGAIN if that root has become obsolete.
+ */
+static int install(struct vcpu *v, struct fault *f, unsigned int level)
 {
 	struct mmu_page *table = current_root(v);
 
-	for (;;) {
+	while (table && !root_is_obsolete(v)) {
 		entry_t *entry = &page_words(table)[table_index(f->frame, table->level)];
 		uint64_t old = atomic_load_explicit(entry, memory_order_acquire);
 
@@ -191,16 +219,17 @@ static void install(struct vcpu *v, struct fault *f, unsigned int level)
 		} else if (usable(old, f->write)) {
 			f->value = old;
 			f->level = table->level;
-			return;
+			return 0;
 		} else if (table->level <= level) {
 			if (put_leaf(v, f, entry, old, table->level))
-				return;
+				return 0;
 		} else if (entry_is_leaf(old)) {
 			large_split(v, f->view->slot, f->frame, entry, old);
 		} else {
 			link_table(v, table, entry, f->frame);
 		}
 	}
+	return FAULT_AGAIN;
 }
 
 /* Rechecks and installs.  In the gate.  0, FAULT_AGAIN, or -EAGAIN. */
@@ -213,8 +242,7 @@ static int fault_commit(struct vcpu *v, struct fault *f)
 		return FAULT_AGAIN;
 	if (mmu->active && invalidate_covers(mmu, f->table, f->view, page))
 		return -EAGAIN;
-	install(v, f, choose_level(mmu, f));
-	return 0;
+	return install(v, f, choose_level(mmu, f));
 }
 
 static int fault(struct vcpu *v, struct fault *f)

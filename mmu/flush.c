@@ -30,6 +30,16 @@ uint64_t flush_post_locked(struct mmu *mmu, struct gfn_range range)
 	return seq;
 }
 
+uint64_t flush_post(struct mmu *mmu, struct gfn_range range)
+{
+	uint64_t seq;
+
+	pthread_mutex_lock(&mmu->flush_lock);
+	seq = flush_post_locked(mmu, range);
+	pthread_mutex_unlock(&mmu->flush_lock);
+	return seq;
+}
+
 static bool all_acked(struct mmu *mmu, uint64_t seq)
 {
 	for (unsigned int i = 0; i < mmu->vcpus; i++) {
@@ -77,12 +87,7 @@ void flush_wait(struct mmu *mmu, uint64_t seq)
 
 void flush_range(struct mmu *mmu, struct gfn_range range)
 {
-	uint64_t seq;
-
-	pthread_mutex_lock(&mmu->lock);
-	seq = flush_post_locked(mmu, range);
-	pthread_mutex_unlock(&mmu->lock);
-	flush_wait(mmu, seq);
+	flush_wait(mmu, flush_post(mmu, range));
 }
 
 void mmu_sync(struct mmu *mmu)

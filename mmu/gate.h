@@ -3,13 +3,14 @@
  * The fault gate: a reader-writer lock that costs its readers no shared cache line.
  *
  * Readers are faults, about to recheck and install.  The writer is whoever changes what a
- * fault rechecks (generation, slots, invalidations, logging), with mmu->lock held.  Each
+ * fault rechecks (slots, invalidations, logging), with mmu->lock held.  Each
  * side announces itself first and looks at the other second, both sequentially consistent,
  * so at least one sees the other: the reader steps back, the writer waits.
  *
  * A reader is inside for some hundred nanoseconds (a few microseconds when it splits a
  * leaf), and neither allocates, sleeps nor calls the owner there.  A writer is inside for a
- * constant few stores.
+ * constant few stores.  If a reader's thread loses its CPU inside, the writer waits for it to
+ * get it back; mmu_zap_all(), which must not, does without the gate.
  */
 #ifndef MMU_GATE_H
 #define MMU_GATE_H

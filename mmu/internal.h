@@ -8,10 +8,11 @@
  *	slot->log_lock	one start or stop of a slot's dirty log at a time, ditto
  *	mmu->walk	threads without a vCPU that walk tables; the reclaimer passes through
  *			it before it frees, as an RCU grace period for them
- *	mmu->lock	"the MMU lock": slots, invalidations, generation, flush requests,
- *			vCPUs.  Only constant-time work under it
+ *	mmu->lock	"the MMU lock": slots, invalidations, vCPUs.  Only constant-time
+ *			work under it
  *	fault gate	closed by the holder of mmu->lock, entered by faults (gate.h)
  *	rmap head	bit 0 of the word (rmap.h); a few instructions
+ *	mmu->flush_lock	root and generation, flush requests; a few stores, no waiting at all
  *	mmu->ack_lock	sleeping until vCPUs acknowledge
  *	mmu->reclaim_lock	the reclaimer's queues
  *	mem->lock	the page pool
@@ -112,15 +113,17 @@ struct mmu {
 	struct mmu_ops ops;
 	void *ctx;
 
-	/* Read by every fault; changed with mmu->lock held and the gate closed. */
-	_Atomic(struct mmu_page *) root __attribute__((aligned(64))); /* also set by a fault */
+	/* Read by every fault; changed with flush_lock held. */
+	_Atomic(struct mmu_page *) root __attribute__((aligned(64))); /* NULL until a fault */
 	_Atomic uint64_t generation;
+
+	/* Read by every fault; changed with mmu->lock held and the gate closed. */
 	_Atomic uint64_t sequence; /* begins and ends of invalidations, slot changes */
 	_Atomic(struct slot_table *) slots;
 	struct mmu_invalidation *active;
 	_Atomic uint32_t gate_closed;
 
-	/* Flush requests (flush.c); written with mmu->lock held. */
+	/* Flush requests (flush.c); written with flush_lock held. */
 	_Atomic uint64_t flush_seq __attribute__((aligned(64)));
 	struct {
 		_Atomic uint64_t start, end; /* frames */
@@ -129,12 +132,13 @@ struct mmu {
 
 	pthread_mutex_t slots_lock __attribute__((aligned(64)));
 	pthread_mutex_t lock;
+	pthread_mutex_t flush_lock;
 	pthread_mutex_t walk;
 	pthread_cond_t ended; /* an invalidation did; with lock */
 	pthread_mutex_t ack_lock;
 	pthread_cond_t acks;
 
-	struct vcpu *vcpu[MMU_VCPUS]; /* guarded by lock and ack_lock: either to read */
+	struct vcpu *vcpu[MMU_VCPUS]; /* lock, ack_lock and flush_lock: any to read */
 	unsigned int vcpus;
 	_Atomic(struct slot *) handle[SLOT_HANDLES]; /* guarded by lock; reclaimer reads */
 	unsigned int handle_hint;
@@ -226,7 +230,7 @@ bool large_allowed(const struct slot *slot, uint64_t frame, unsigned int level);
 
 /*
  * Replaces the leaf @value of @level in @entry by a table of leaves one level smaller with
- * the same rights.  In the gate.  False if the entry has changed.
+ * the same rights.  In the gate.  False if the entry has changed or v->root is obsolete.
  */
 bool large_split(struct vcpu *v, struct slot *slot, uint64_t frame, entry_t *entry, uint64_t value);
 
@@ -278,7 +282,8 @@ void zap_slot_range(struct mmu *mmu, struct slot *slot, struct gfn_range range);
 
 /* ---- flush.c ---- */
 
-/* Asks every vCPU to drop @range from its TLB; mmu->lock held.  Returns the request's number. */
+/* Asks every vCPU to drop @range from its TLB.  Returns the request's number. */
+uint64_t flush_post(struct mmu *mmu, struct gfn_range range);
 uint64_t flush_post_locked(struct mmu *mmu, struct gfn_range range);
 void flush_wait(struct mmu *mmu, uint64_t seq);
 

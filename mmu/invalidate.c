@@ -107,9 +107,7 @@ static void invalidate_part(struct mmu *mmu, struct slot *slot, struct gfn_range
 	uint64_t *seq = arg;
 
 	zap_slot_range(mmu, slot, range);
-	pthread_mutex_lock(&mmu->lock);
-	*seq = flush_post_locked(mmu, range);
-	pthread_mutex_unlock(&mmu->lock);
+	*seq = flush_post(mmu, range);
 }
 
 void mmu_invalidate_begin(struct mmu *mmu, struct mmu_invalidation *inv, struct gfn_range range)

@@ -27,7 +27,7 @@ bool large_allowed(const struct slot *slot, uint64_t frame, unsigned int level)
 	return !word || atomic_load_explicit(word, memory_order_relaxed) == 0;
 }
 
-/* Undoes a split whose leaf has changed: nobody but rmap walkers has seen the table. */
+/* Undoes a split before it is linked: nobody but rmap walkers has seen the table. */
 static void unsplit(struct vcpu *v, struct mmu_page *table, rmap_t *words)
 {
 	entry_t *entries = page_words(table);
@@ -45,6 +45,7 @@ bool large_split(struct vcpu *v, struct slot *slot, uint64_t frame, entry_t *ent
 	struct mmu_page *parent = page_of(entry), *table;
 	unsigned int level = parent->level - 1;
 	uint64_t first = block_around(frame, parent->level).start.v, small = value;
+	bool stale = false;
 	rmap_t *words = rmap_word_make(v, slot, first, level);
 	entry_t *entries;
 
@@ -58,10 +59,10 @@ bool large_split(struct vcpu *v, struct slot *slot, uint64_t frame, entry_t *ent
 		uint64_t offset = (i * mmu_level_pages(level)) << PAGE_SHIFT;
 
 		atomic_store_explicit(&entries[i], small + offset, memory_order_relaxed);
-		count_own(&v->displaced, rmap_add(v->mmu, &words[i], &entries[i], level));
+		stale |= rmap_add(v, &words[i], &entries[i], level) < 0;
 	}
-	if (!atomic_compare_exchange_strong_explicit(entry, &value, table_entry(table),
-		    memory_order_acq_rel, memory_order_acquire)) {
+	if (stale || !atomic_compare_exchange_strong_explicit(entry, &value, table_entry(table),
+			     memory_order_acq_rel, memory_order_acquire)) {
 		unsplit(v, table, words);
 		return false;
 	}

@@ -12,6 +12,7 @@ static void init_locks(struct mmu *mmu)
 {
 	pthread_mutex_init(&mmu->slots_lock, NULL);
 	pthread_mutex_init(&mmu->lock, NULL);
+	pthread_mutex_init(&mmu->flush_lock, NULL);
 	pthread_mutex_init(&mmu->walk, NULL);
 	pthread_mutex_init(&mmu->ack_lock, NULL);
 	pthread_mutex_init(&mmu->reclaim_lock, NULL);
@@ -25,6 +26,7 @@ static void destroy(struct mmu *mmu)
 {
 	pthread_mutex_destroy(&mmu->slots_lock);
 	pthread_mutex_destroy(&mmu->lock);
+	pthread_mutex_destroy(&mmu->flush_lock);
 	pthread_mutex_destroy(&mmu->walk);
 	pthread_mutex_destroy(&mmu->ack_lock);
 	pthread_mutex_destroy(&mmu->reclaim_lock);

@@ -75,10 +75,10 @@ void reclaim_kick_soon(struct mmu *mmu)
 	bool inside = false;
 
 	atomic_store(&mmu->kick_owed, true);
-	pthread_mutex_lock(&mmu->lock);
+	pthread_mutex_lock(&mmu->flush_lock);
 	for (unsigned int i = 0; i < mmu->vcpus; i++)
 		inside |= atomic_load(&mmu->vcpu[i]->acked) != ACK_OUTSIDE;
-	pthread_mutex_unlock(&mmu->lock);
+	pthread_mutex_unlock(&mmu->flush_lock);
 	if (!inside)
 		reclaim_kick_if_owed(mmu);
 }

@@ -2,6 +2,7 @@
 #include "mmu/rmap.h"
 
 #include <assert.h>
+#include <errno.h>
 
 #include "mmu/gate.h"
 
@@ -33,19 +34,29 @@ static void word_unlock(rmap_t *word, const entry_t *entry)
 	atomic_store_explicit(word, (uint64_t)(uintptr_t)entry, memory_order_release);
 }
 
-bool rmap_add(struct mmu *mmu, rmap_t *word, entry_t *entry, unsigned int level)
+int rmap_add(struct vcpu *v, rmap_t *word, entry_t *entry, unsigned int level)
 {
+	entry_t *other;
 	uint64_t old = 0;
 
 	if (atomic_compare_exchange_strong_explicit(word, &old, (uint64_t)(uintptr_t)entry,
 		    memory_order_acq_rel, memory_order_acquire) ||
 		old == (uint64_t)(uintptr_t)entry)
-		return false;
-	old = word_lock(word);
-	if (named(old) && named(old) != entry && entry_take_leaf(named(old)))
-		count_removed(mmu, level, 1);
+		return 0;
+	other = named(word_lock(word));
+	if (!other || other == entry) {
+		word_unlock(word, entry);
+		return 0;
+	}
+	if (atomic_load(&v->mmu->root) != v->root) {
+		word_unlock(word, other);
+		return -ESTALE;
+	}
+	if (entry_take_leaf(other))
+		count_removed(v->mmu, level, 1);
 	word_unlock(word, entry);
-	return named(old) && named(old) != entry;
+	count_own(&v->displaced, 1);
+	return 0;
 }
 
 void rmap_remove(rmap_t *word, const entry_t *entry)

@@ -6,8 +6,12 @@
  * all roots.  The current tables have one place for a page at a level; an entry that a fault
  * is about to make there finds the word empty or naming an entry of a tree that nobody can
  * reach any more, and then removes that one first: it would have had to go anyway.  So no
- * list of entries is ever needed, adding cannot fail, and nothing moves or is freed under
+ * list of entries is ever needed, adding needs no memory, and nothing moves or is freed under
  * a concurrent remover (the seed's problems 1 and 2).  Aliased slots have an rmap each.
+ *
+ * A fault that a zap has overtaken could meet a word that already names an entry of the new
+ * tree.  It looks at the root with the word locked before it displaces anything, so the old
+ * never displaces the new.
  *
  * An entry is in the rmap before it is present and until it no longer is.  Who frees a table
  * first takes each leaf out of its rmap word, so who holds the word's lock may follow the
@@ -21,10 +25,11 @@
 typedef _Atomic uint64_t rmap_t;
 
 /*
- * Names @entry in @word.  Returns true if another entry was displaced, whose leaf, if it
- * still was one, is gone.
+ * Names @entry, which is in the tree under v->root, in @word.  Another entry that it named is
+ * displaced: its leaf, if it still is one, is gone.  -ESTALE: it names another and v->root is
+ * obsolete.
  */
-bool rmap_add(struct mmu *mmu, rmap_t *word, entry_t *entry, unsigned int level);
+int rmap_add(struct vcpu *v, rmap_t *word, entry_t *entry, unsigned int level);
 
 /* Takes @entry out of @word if that names it. */
 void rmap_remove(rmap_t *word, const entry_t *entry);

@@ -7,6 +7,20 @@
 /* The vCPU of this thread that is in guest mode. */
 static _Thread_local struct vcpu *inside;
 
+static void lock_vcpus(struct mmu *mmu)
+{
+	pthread_mutex_lock(&mmu->lock);
+	pthread_mutex_lock(&mmu->flush_lock);
+	pthread_mutex_lock(&mmu->ack_lock);
+}
+
+static void unlock_vcpus(struct mmu *mmu)
+{
+	pthread_mutex_unlock(&mmu->ack_lock);
+	pthread_mutex_unlock(&mmu->flush_lock);
+	pthread_mutex_unlock(&mmu->lock);
+}
+
 int mmu_vcpu_new(struct mmu *mmu, struct mmu_vcpu **ret_vcpu)
 {
 	struct vcpu *v = mem_zalloc(&mmu->mem, sizeof(*v));
@@ -17,14 +31,12 @@ int mmu_vcpu_new(struct mmu *mmu, struct mmu_vcpu **ret_vcpu)
 	v->mmu = mmu;
 	v->pub.epoch = MMU_TLB_EPOCH_FIRST;
 	atomic_init(&v->acked, ACK_OUTSIDE);
-	pthread_mutex_lock(&mmu->lock);
-	pthread_mutex_lock(&mmu->ack_lock);
+	lock_vcpus(mmu);
 	if (mmu->vcpus < MMU_VCPUS)
 		mmu->vcpu[mmu->vcpus++] = v;
 	else
 		ret = -ENOSPC;
-	pthread_mutex_unlock(&mmu->ack_lock);
-	pthread_mutex_unlock(&mmu->lock);
+	unlock_vcpus(mmu);
 	if (ret < 0)
 		mem_free(&mmu->mem, v);
 	else
@@ -51,14 +63,12 @@ void mmu_vcpu_free(struct mmu_vcpu *pub)
 	unsigned int i = 0;
 
 	assert(!v->attached);
-	pthread_mutex_lock(&mmu->lock);
-	pthread_mutex_lock(&mmu->ack_lock);
+	lock_vcpus(mmu);
 	while (mmu->vcpu[i] != v)
 		i++;
 	mmu->vcpu[i] = mmu->vcpu[--mmu->vcpus];
 	keep_counts(mmu, v);
-	pthread_mutex_unlock(&mmu->ack_lock);
-	pthread_mutex_unlock(&mmu->lock);
+	unlock_vcpus(mmu);
 	mem_cache_empty(&mmu->mem, &v->cache);
 	mem_free(&mmu->mem, v);
 }

@@ -3,38 +3,39 @@
  * Dropping everything: a new generation.
  *
  * mmu_zap_all() takes the root away, counts the generation up and asks every vCPU for a
- * reload, all in a few stores behind the closed gate.  The first fault makes a new root.  The
- * old tree is unreachable for whoever reloads; a vCPU that has not yet may walk on in it
- * until its checkpoint, and the reclaimer waits for that.
+ * reload: a few stores, and it waits for nobody, not even for a fault that is under way.
+ * Such a fault looks at the root once more after it has installed; if that is no longer
+ * the root it installed under, it takes its entry out again and starts over.  The next
+ * fault makes a new root.  The old tree is unreachable for whoever reloads; a vCPU that has
+ * not yet may walk on in it until its checkpoint, and the reclaimer waits for that.
  */
 #include "mmu/gate.h"
 #include "mmu/rmap.h"
 
-/* root: current => obsolete; generation + 1; vCPUs are told.  mmu->lock held, gate closed. */
-static struct mmu_page *retire_root_locked(struct mmu *mmu)
+/* root: current => obsolete; generation + 1; vCPUs are told.  Returns the root. */
+static struct mmu_page *retire_root(struct mmu *mmu)
 {
-	struct mmu_page *root = atomic_load_explicit(&mmu->root, memory_order_relaxed);
-	uint64_t next = atomic_load_explicit(&mmu->generation, memory_order_relaxed) + 1;
+	struct mmu_page *root;
 
-	atomic_store_explicit(&mmu->root, NULL, memory_order_release);
-	atomic_store_explicit(&mmu->generation, next, memory_order_release);
+	pthread_mutex_lock(&mmu->flush_lock);
+	root = atomic_exchange(&mmu->root, NULL);
+	atomic_fetch_add(&mmu->generation, 1);
 	flush_post_locked(mmu, (struct gfn_range){gfn(0), GFN_END});
+	pthread_mutex_unlock(&mmu->flush_lock);
 	return root;
+}
+
+static void bury_root(struct mmu *mmu, struct mmu_page *root)
+{
+	if (!root)
+		return;
+	reclaim_tree(mmu, root);
+	reclaim_kick_soon(mmu);
 }
 
 void mmu_zap_all(struct mmu *mmu)
 {
-	struct mmu_page *root;
-
-	pthread_mutex_lock(&mmu->lock);
-	gate_close(mmu);
-	root = retire_root_locked(mmu);
-	gate_open(mmu);
-	pthread_mutex_unlock(&mmu->lock);
-	if (root) {
-		reclaim_tree(mmu, root);
-		reclaim_kick_soon(mmu);
-	}
+	bury_root(mmu, retire_root(mmu));
 }
 
 static void clear_tree(struct mmu *mmu, struct mmu_page *page)
@@ -62,12 +63,9 @@ void mmu_zap_all_by_walk(struct mmu *mmu)
 	root = atomic_load(&mmu->root);
 	if (root)
 		clear_tree(mmu, root);
-	root = retire_root_locked(mmu);
+	root = retire_root(mmu);
 	gate_open(mmu);
 	pthread_mutex_unlock(&mmu->lock);
 	pthread_mutex_unlock(&mmu->walk);
-	if (root) {
-		reclaim_tree(mmu, root);
-		reclaim_kick_soon(mmu);
-	}
+	bury_root(mmu, root);
 }

@@ -4,7 +4,6 @@
  * each problem that the fast-zap series set out to solve.
  */
 #include "test/unit/mmu/guest.h"
-#include "mmu/gate.h"
 #include "mmu/rmap.h"
 
 #include <errno.h>
@@ -39,13 +38,11 @@ static struct mmu_page *steal_tree(struct owner *o)
 {
 	struct mmu_page *root;
 
-	pthread_mutex_lock(&o->mmu->lock);
-	gate_close(o->mmu);
+	pthread_mutex_lock(&o->mmu->flush_lock);
 	root = atomic_exchange(&o->mmu->root, NULL);
 	atomic_fetch_add(&o->mmu->generation, 1);
 	flush_post_locked(o->mmu, frames(0, GFN_END));
-	gate_open(o->mmu);
-	pthread_mutex_unlock(&o->mmu->lock);
+	pthread_mutex_unlock(&o->mmu->flush_lock);
 	return root;
 }
 
@@ -101,6 +98,51 @@ static void nothing_is_installed_under_a_stale_root(void **state)
 		}
 	}
 	mmu_vcpu_leave(o->vcpu);
+}
+
+static void zap_constantly(void *arg)
+{
+	struct owner *o = arg;
+
+	while (!atomic_load((_Atomic bool *)o->data))
+		mmu_zap_all(o->mmu);
+}
+
+/* The same without a fixed place: zaps hit a fault anywhere.  Nothing stays behind. */
+static void faults_overtaken_by_zaps_take_their_entries_back(void **state)
+{
+	struct owner *o = *state;
+	_Atomic bool done = false;
+	struct caller zapper;
+	uint8_t *host = owner_memory(SIZE_1G, 0);
+
+	o->data = &done;
+	o->max_level = MMU_2M;
+	owner_slot(o, 0, 0, 8 * 512, host);
+	caller_start(&zapper, zap_constantly, o);
+	for (uint64_t i = 0; i < 20000; i++) {
+		uint64_t at = i * 77 % (8 * 512);
+		uint8_t *found = owner_touch(o, at, true);
+
+		o->max_level = i % 3 ? MMU_2M : MMU_4K;
+		if (found)
+			assert_ptr_equal(found, host + at * PAGE_SIZE);
+		else
+			assert_int_equal(mmu_vcpu_error(o->vcpu), -EAGAIN);
+	}
+	atomic_store(&done, true);
+	caller_join(&zapper);
+	mmu_zap_all(o->mmu);
+	mmu_reclaim_wait(o->mmu);
+	assert_int_equal(owner_stats(o).mapped[MMU_4K] + owner_stats(o).mapped[MMU_2M], 0);
+	assert_int_equal(owner_stats(o).table_pages, 0);
+	for (uint64_t i = 0; i < 8 * 512; i++) {
+		struct slot *slot = slot_get(o->mmu, 0);
+		rmap_t *word = rmap_word(slot, i, MMU_4K);
+
+		assert_int_equal(word ? atomic_load(word) : 0, 0);
+		slot_put(o->mmu, slot);
+	}
 }
 
 static void set_sequence(struct owner *o, uint64_t value)
@@ -432,6 +474,7 @@ int main(void)
 		owner_test(slot_only_zap_leaves_nothing_of_the_slot),
 		owner_test(yielding_zap_all_ends_while_others_fault_and_zap),
 		owner_test(nothing_is_installed_under_a_stale_root),
+		owner_test(faults_overtaken_by_zaps_take_their_entries_back),
 		owner_test(the_sequence_has_64_bits),
 		owner_test(an_obsolete_root_goes_once_the_last_vcpu_reloads),
 		owner_test(a_fault_against_slot_removal_ends_and_installs_nothing),
