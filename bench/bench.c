@@ -14,6 +14,7 @@ const struct bench_question bench_questions[] = {
 	{"shutdown", "how long a supervisor waits, and for the memory", bench_shutdown},
 	{"sweep", "how fast memory is destroyed", bench_sweep},
 	{"zap", "how long dropping every mapping takes", bench_zap},
+	{"convert", "what sharing pages for a transfer costs", bench_convert},
 	{"fault", "what one fault costs", bench_fault},
 	{"exit", "round trip between hypervisor and ultravisor", bench_exit},
 	{0},

@@ -104,6 +104,7 @@ void bench_reboot(struct bench *bench);
 void bench_shutdown(struct bench *bench);
 void bench_sweep(struct bench *bench);
 void bench_zap(struct bench *bench);
+void bench_convert(struct bench *bench);
 void bench_fault(struct bench *bench);
 void bench_exit(struct bench *bench);
 

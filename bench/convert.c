@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * convert: what it costs a protected guest to let a device at its memory and take it back, by
+ * how it does that and by how shared pages are served.  One operation is
+ *
+ *   ovmf-1, ovmf-2  a transfer of one or two pages: written, shared, complemented by the
+ *                   device, checked, unshared; 16 buffers in turn
+ *   swiotlb         a transfer of 64K through a pool that is shared once
+ *   alternating     the same as ovmf-1, but 64 pages, every other one, are shared before the
+ *                   device comes, and unshared after it has been at all of them
+ *   bulk-1g         1 GiB of resident memory, shared and unshared; no transfer
+ *
+ * eager is the old way: the shared backing is laid over the window, and unsharing punches
+ * its hole before it returns.  map-bytes is what the attribute map of a 1 TiB VM weighs with
+ * the pattern in it, map what its two updates for bulk-1g take.
+ */
+#include "bench/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/range_map.h"
+#include "base/types.h"
+#include "bench/guest.h"
+#include "vmm/dma.h"
+
+#define BUFFERS     16
+#define POOL_GPA    (2 * MIB)
+#define POOL_BYTES  (64 * MIB)
+#define POOL_CHUNK  (64 * KIB)
+#define ALTERNATING 64
+#define SHARED      1
+#define MAP_PAGES   ((uint64_t)1024 * GIB / PAGE_SIZE)
+#define MAP_RANGES  64
+#define MAP_UPDATES 1000
+
+struct pattern {
+	const char *name;
+	uint64_t memory_bytes;
+	unsigned int loops, quick_loops;
+	unsigned int operations; /* in each */
+	void (*write)(FILE *text, unsigned int loops);
+	int (*transfer)(struct guest *guest); /* when the guest prints "transfer" */
+	int (*fill)(struct range_map *map);
+};
+
+struct mode {
+	const char *name;
+	struct lethe_vm_config config;
+};
+
+static const struct mode modes[] = {
+	{"auto", {.share = LETHE_SHARE_AUTO}},
+	{"copied", {.share = LETHE_SHARE_COPIED}},
+	{"mapped", {.share = LETHE_SHARE_MAPPED}},
+	{"eager", {.share = LETHE_SHARE_MAPPED, .discard_eager = true}},
+};
+
+static void write_dma(FILE *text, unsigned int loops, unsigned int pages)
+{
+	fprintf(text, "print begin\nloop %u\n", loops);
+	for (unsigned int i = 0; i < BUFFERS; i++)
+		fprintf(text, "dma 0x%llx %uK 1\n",
+			(unsigned long long)(POOL_GPA + i * 4 * PAGE_SIZE), pages * 4);
+	fprintf(text, "end\n");
+}
+
+static void write_ovmf_1(FILE *text, unsigned int loops)
+{
+	write_dma(text, loops, 1);
+}
+
+static void write_ovmf_2(FILE *text, unsigned int loops)
+{
+	write_dma(text, loops, 2);
+}
+
+static void write_swiotlb(FILE *text, unsigned int loops)
+{
+	fprintf(text, "share 2M 64M\nprint begin\nloop %u\nwrite 2M 64K\nprint transfer\nend\n",
+		loops);
+}
+
+static void write_alternating(FILE *text, unsigned int loops)
+{
+	static const char *const steps[] = {"write", "share", NULL, "unshare"};
+
+	fprintf(text, "print begin\nloop %u\n", loops);
+	for (size_t step = 0; step < sizeof(steps) / sizeof(steps[0]); step++) {
+		if (!steps[step]) {
+			fprintf(text, "print transfer\n");
+			continue;
+		}
+		for (unsigned int i = 0; i < ALTERNATING; i++)
+			fprintf(text, "%s 0x%llx 4K\n", steps[step],
+				(unsigned long long)(POOL_GPA + i * 2 * PAGE_SIZE));
+	}
+	fprintf(text, "end\n");
+}
+
+static void write_bulk(FILE *text, unsigned int loops)
+{
+	fprintf(text, "touch 2M 1G 2M\nprint begin\nloop %u\nshare 2M 1G\nunshare 2M 1G\nend\n",
+		loops);
+}
+
+static int transfer_pool(struct guest *guest)
+{
+	return dma_complement(guest->vm, POOL_GPA, POOL_CHUNK);
+}
+
+static int transfer_alternating(struct guest *guest)
+{
+	int err = 0;
+
+	for (unsigned int i = 0; i < ALTERNATING && !err; i++)
+		err = dma_complement(guest->vm, POOL_GPA + i * 2 * PAGE_SIZE, PAGE_SIZE);
+	return err;
+}
+
+/* ---- attribute maps ---- */
+
+static int fill_one(struct range_map *map)
+{
+	return range_map_set(map, 512, 513, SHARED);
+}
+
+static int fill_two(struct range_map *map)
+{
+	return range_map_set(map, 512, 514, SHARED);
+}
+
+/* 64 ranges all over the VM. */
+static int fill_swiotlb(struct range_map *map)
+{
+	int err = 0;
+
+	for (uint64_t i = 0; i < MAP_RANGES && !err; i++) {
+		uint64_t start = i * (MAP_PAGES / MAP_RANGES);
+
+		err = range_map_set(map, start, start + POOL_BYTES / PAGE_SIZE, SHARED);
+	}
+	return err;
+}
+
+/* Every other page of a gigabyte. */
+static int fill_alternating(struct range_map *map)
+{
+	int err = 0;
+
+	for (uint64_t page = 0; page < GIB / PAGE_SIZE && !err; page += 2)
+		err = range_map_set(map, page, page + 1, SHARED);
+	return err;
+}
+
+static int fill_bulk(struct range_map *map)
+{
+	return range_map_set(map, 512, 512 + GIB / PAGE_SIZE, SHARED);
+}
+
+static const struct pattern patterns[] = {
+	{"ovmf-1", 64 * MIB, 200, 40, BUFFERS, write_ovmf_1, NULL, fill_one},
+	{"ovmf-2", 64 * MIB, 200, 40, BUFFERS, write_ovmf_2, NULL, fill_two},
+	{"swiotlb", 128 * MIB, 1000, 200, 1, write_swiotlb, transfer_pool, fill_swiotlb},
+	{"alternating", 64 * MIB, 30, 6, ALTERNATING, write_alternating, transfer_alternating,
+		fill_alternating},
+	{"bulk-1g", GIB + 64 * MIB, 2, 1, 1, write_bulk, NULL, fill_bulk},
+};
+
+/* Serves the guest up to the print of @word. */
+static int run_to(struct guest *guest, const struct pattern *pattern, const char *word)
+{
+	int err = 0;
+
+	while (!err) {
+		err = guest_run(guest);
+		if (err || strcmp(guest->exit.text, word) == 0)
+			return err;
+		if (pattern->transfer)
+			err = pattern->transfer(guest);
+	}
+	return err;
+}
+
+static char *write_text(const struct pattern *pattern, unsigned int loops)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *file = open_memstream(&text, &size);
+
+	if (!file)
+		return NULL;
+	fprintf(file, "protect\n");
+	pattern->write(file, loops);
+	fprintf(file, "print end\npoweroff\n");
+	fclose(file);
+	return text;
+}
+
+/* Nanoseconds of one operation, or negative with *ret_why. */
+static double measure_once(const struct pattern *pattern, const struct mode *mode,
+	unsigned int loops, const char **ret_why)
+{
+	char *text = write_text(pattern, loops);
+	struct guest guest;
+	uint64_t begin = 0;
+	int err;
+
+	*ret_why = "no memory";
+	if (!text)
+		return -1;
+	err = guest_new(text, pattern->memory_bytes, &mode->config, &guest, ret_why);
+	free(text);
+	if (err)
+		return -1;
+	*ret_why = "the guest did not come to its end";
+	err = lethe_vm_start(guest.vm, NULL);
+	if (!err)
+		err = run_to(&guest, pattern, "begin");
+	begin = guest.exit.time_ns;
+	if (!err)
+		err = run_to(&guest, pattern, "end");
+	guest_free(&guest);
+	return err ? -1
+		   : (double)(guest.exit.time_ns - begin) / ((double)loops * pattern->operations);
+}
+
+static void measure(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
+{
+	struct bench_row row = {.unit = "ns", .memory_bytes = pattern->memory_bytes};
+	unsigned int loops = bench->quick ? pattern->quick_loops : pattern->loops;
+	struct bench_samples samples = {0};
+	const char *why = "";
+
+	snprintf(row.name, sizeof(row.name), "%s/%s", pattern->name, mode->name);
+	for (unsigned int run = 0; run < (bench->quick ? 2 : 5); run++) {
+		double ns = measure_once(pattern, mode, loops, &why);
+
+		if (ns < 0) {
+			bench_missing(bench, &row, "%s", why);
+			return;
+		}
+		bench_sample(&samples, ns);
+	}
+	bench_add(bench, &row, &samples);
+}
+
+static void measure_map_bytes(struct bench *bench, const struct pattern *pattern)
+{
+	struct bench_row row = {.unit = "bytes", .memory_bytes = MAP_PAGES * PAGE_SIZE};
+	struct range_map *map = range_map_new();
+	struct bench_samples samples = {0};
+
+	snprintf(row.name, sizeof(row.name), "%s/map-bytes", pattern->name);
+	if (map && pattern->fill(map) == 0)
+		bench_sample(&samples, (double)range_map_bytes(map));
+	range_map_free(map);
+	bench_add(bench, &row, &samples);
+}
+
+/* Shares and unshares a gigabyte in the map of a VM that shares 64 other ranges. */
+static void measure_map(struct bench *bench)
+{
+	struct bench_row row = {
+		.name = "bulk-1g/map", .unit = "ns", .memory_bytes = MAP_PAGES * PAGE_SIZE};
+	struct range_map *map = range_map_new();
+	struct bench_samples samples = {0};
+	int err = map ? fill_swiotlb(map) : -1;
+
+	for (unsigned int run = 0; run < 11 && !err; run++) {
+		uint64_t start = clock_ns();
+
+		for (unsigned int i = 0; i < MAP_UPDATES && !err; i++) {
+			uint64_t first =
+				(i % MAP_RANGES) * (MAP_PAGES / MAP_RANGES) + GIB / PAGE_SIZE;
+
+			err = range_map_set(map, first, first + GIB / PAGE_SIZE, SHARED);
+			if (!err)
+				err = range_map_set(map, first, first + GIB / PAGE_SIZE, 0);
+		}
+		bench_sample(&samples, (double)(clock_ns() - start) / MAP_UPDATES);
+	}
+	range_map_free(map);
+	bench_add(bench, &row, &samples);
+}
+
+void bench_convert(struct bench *bench)
+{
+	for (size_t p = 0; p < sizeof(patterns) / sizeof(patterns[0]); p++) {
+		for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]); m++)
+			measure(bench, &patterns[p], &modes[m]);
+		measure_map_bytes(bench, &patterns[p]);
+	}
+	measure_map(bench);
+}
