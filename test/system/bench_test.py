@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""lethe bench: what it writes, and what it refuses.  No times are looked at."""
+
+import json
+import os
+
+import lib
+
+UNITS = {"ns", "MB/s", "bytes"}
+MACHINE = {"kernel": str, "cpu": str, "cores": int, "memory_bytes": int, "thp": str}
+
+
+class Bench(lib.Case):
+    def bench(self, *args):
+        """Runs quick questions; returns the JSON document and standard output."""
+        path = os.path.join(self.folder, "bench.json")
+        status, out, err = self.lethe("bench", "--quick", "--json", path, *args)
+        self.assertEqual(status, 0, out + err)
+        with open(path, encoding="utf-8") as file:
+            return json.load(file), out
+
+    def check_row(self, row):
+        self.assertIn(row["unit"], UNITS)
+        self.assertIsInstance(row["memory_bytes"], int)
+        self.assertIsInstance(row["resident_bytes"], int)
+        if "missing" in row:
+            self.assertTrue(row["missing"])
+            self.assertEqual((row["median"], row["min"], row["max"], row["runs"]),
+                             (None, None, None, 0))
+            return
+        self.assertGreater(row["runs"], 0)
+        self.assertLessEqual(row["min"], row["median"])
+        self.assertLessEqual(row["median"], row["max"])
+        self.assertGreater(row["max"], 0)
+
+    def check(self, document, question, cases):
+        self.assertEqual(document["schema"], 1)
+        self.assertEqual({key: type(value) for key, value in document["machine"].items()},
+                         MACHINE)
+        for row in document["results"]:
+            self.assertEqual(row["question"], question)
+            self.check_row(row)
+        self.assertEqual({row["case"] for row in document["results"]}, cases)
+
+    def test_exit(self):
+        document, out = self.bench("exit")
+        self.check(document, "exit", {"round-trip"})
+        self.assertGreater(document["results"][0]["p99"], 0)
+        self.assertIn("round-trip", out)
+        self.assert_clean()
+
+    def test_fault(self):
+        document = self.bench("fault")[0]
+        self.check(document, "fault",
+                   {"lethe-4k", "lethe-2m", "kernel-4k", "tlb-hit", "tlb-miss"})
+        self.assertEqual({row["threads"] for row in document["results"]}, {1, 2})
+
+    def test_zap(self):
+        document = self.bench("zap")[0]
+        self.check(document, "zap", {"fast", "walk", "fast-stall", "kernel"})
+        for row in document["results"]:
+            self.assertGreater(row["entries"], 0)
+
+    def test_html_is_one_page(self):
+        path = os.path.join(self.folder, "bench.html")
+        self.bench("exit", "--html", path)
+        with open(path, encoding="utf-8") as file:
+            page = file.read()
+        self.assertIn("round-trip", page)
+        self.assertNotIn("http", page)
+        self.assertNotIn("<script", page)
+
+    def test_unknown_question(self):
+        status, out, err = self.lethe("bench", "exit", "nonsense")
+        self.assertEqual((status, out), (2, ""))
+        self.assert_one_line(err)
+        self.assertIn("nonsense", err)
+
+    def test_file_that_cannot_be_written(self):
+        path = os.path.join(self.folder, "no", "such", "folder")
+        status, _, err = self.lethe("bench", "--quick", "exit", "--json", path)
+        self.assertEqual(status, 1)
+        self.assertIn(path, err)
+        self.assertTrue(err.rstrip().splitlines()[-1].startswith("lethe: "))
+
+
+if __name__ == "__main__":
+    lib.main()
