@@ -71,10 +71,13 @@ unsigned int search_add(struct search *s, uint64_t gpa, uint64_t seed, uint64_t 
 
 void search_plant(const struct search *s, unsigned int number, void *to)
 {
-	volatile uint64_t *word = to;
+	const uint64_t mask = MASK;
+	const uint8_t *masked = (const uint8_t *)s->masked[number];
+	volatile uint8_t *byte = to;
 
-	for (int i = 0; i < SECRET_WORDS; i++)
-		word[i] = s->masked[number][i] ^ MASK;
+	/* Byte by byte, so that no word of it stays anywhere else. */
+	for (int i = 0; i < SECRET_BYTES; i++)
+		byte[i] = masked[i] ^ (uint8_t)(mask >> i % 8 * 8);
 }
 
 /* Looks at every byte of @p for the start of any word of any secret. */
