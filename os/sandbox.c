@@ -136,6 +136,9 @@ static const int allowed_calls[] = {
 	SCMP_SYS(tgkill),
 	SCMP_SYS(unlinkat),
 	SCMP_SYS(write),
+#ifdef LETHE_FAILPOINTS
+	SCMP_SYS(kill),
+#endif
 };
 #endif
 
