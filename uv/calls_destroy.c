@@ -16,10 +16,13 @@
 #include "uv/switch.h"
 #include "uv/vcpu.h"
 
+/* What every process needs besides guest memory, generously. */
+#define SLACK_BYTES (4ull << 20)
+
 /* STOPPED or SETUP => SETUP, NORMAL, without memory.  Caller holds vm->lock. */
 static void move_out(struct uv_vm *vm, struct dying *d)
 {
-	d->left = uv_vm_resident(vm);
+	d->left = uv_vm_current(vm);
 	dying_take_executor(vm, d);
 	pthread_rwlock_wrlock(&vm->memory);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
@@ -34,6 +37,25 @@ static void move_out(struct uv_vm *vm, struct dying *d)
 	vm->incarnation++;
 }
 
+/*
+ * Whether the next incarnation finds memory while this one still holds its own.  It may
+ * need as much as this one did, and a little for page tables and what else there is.  A
+ * cgroup that is large enough for all of the VM was made so that nothing is ever killed
+ * for memory: there it may need all of it.
+ */
+static int check_room(const struct uv_vm *vm)
+{
+	uint64_t all = slots_pages(&vm->slots) << PAGE_SHIFT, need = uv_vm_current(vm);
+	struct meminfo_now now;
+
+	meminfo_read(&vm->meminfo, &now);
+	need += need / 64 + SLACK_BYTES;
+	all += all / 64 + SLACK_BYTES;
+	if (need > now.available || (now.limit >= all ? all : need) > now.room)
+		return -ENOMEM;
+	return 0;
+}
+
 static int check_prepare(const struct uv_vm *vm)
 {
 	if ((vm->flags & ABI_VM_LAZY_OFF) != 0)
@@ -44,7 +66,7 @@ static int check_prepare(const struct uv_vm *vm)
 		return -ENODATA;
 	if (incarnation_find(&vm->dying, INC_SET_ASIDE) != NULL)
 		return -EALREADY;
-	return 0;
+	return check_room(vm);
 }
 
 /* A vCPU that has just posted the exit that led here may still be on its way out. */

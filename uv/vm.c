@@ -53,6 +53,7 @@ int uv_vm_init(struct uv_vm *vm, int socket)
 	vm->state = vm_state_initial();
 	vm->kvm_fd = kvm_open(why, sizeof(why));
 	vm->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	meminfo_open(&vm->meminfo, "");
 	for (unsigned int i = 0; i < SLOTS_MAX; i++)
 		vm->memory_of[i].memfd = -1;
 	vm->attr = range_map_new();
@@ -203,6 +204,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 		return ret;
 	}
 	init_status(vm);
+	vm->own_bytes = uv_vm_resident(vm);
 	pthread_mutex_lock(&vm->lock);
 	vm->exists = true;
 	if (!vm_state_set_phase(&vm->state, PHASE_SETUP))
@@ -221,7 +223,7 @@ static void leave_everything(struct uv_vm *vm, struct dying *d)
 {
 	switch_abandon(vm);
 	dying_take_executor(vm, d);
-	d->left = uv_vm_resident(vm);
+	d->left = uv_vm_current(vm);
 	pthread_rwlock_wrlock(&vm->memory);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
 		if (vm->slots.slot[i].used)
@@ -277,6 +279,7 @@ uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_l
 uint64_t uv_vm_resident(const struct uv_vm *vm)
 {
 	unsigned long long size, resident, shared;
+	uint64_t bytes;
 	char text[128];
 	ssize_t n = pread(vm->statm, text, sizeof(text) - 1, 0);
 
@@ -286,7 +289,15 @@ uint64_t uv_vm_resident(const struct uv_vm *vm)
 	/* Anonymous memory: resident pages without those of files and memfds. */
 	if (sscanf(text, "%llu %llu %llu", &size, &resident, &shared) != 3 || resident < shared)
 		return 0;
-	return (resident - shared) * PAGE_SIZE;
+	bytes = (resident - shared) * PAGE_SIZE;
+	return bytes > vm->own_bytes ? bytes - vm->own_bytes : 0;
+}
+
+uint64_t uv_vm_current(const struct uv_vm *vm)
+{
+	uint64_t left = sweep_left(vm), resident = uv_vm_resident(vm);
+
+	return resident > left ? resident - left : 0;
 }
 
 static enum abi_vm_state visible_state(const struct uv_vm *vm)
@@ -304,16 +315,14 @@ static enum abi_vm_state visible_state(const struct uv_vm *vm)
 void uv_vm_publish(struct uv_vm *vm)
 {
 	struct abi_status_page *st = vm->status;
-	uint64_t left = sweep_left(vm), resident = uv_vm_resident(vm);
-
 	if (st == NULL)
 		return;
 #define SET(field, value) __atomic_store_n(&st->field, value, __ATOMIC_RELAXED)
 	SET(state, visible_state(vm));
 	SET(memory_bytes, slots_pages(&vm->slots) << PAGE_SHIFT);
 	SET(incarnation, vm->incarnation);
-	SET(forget_bytes, left);
-	SET(resident_bytes, resident > left ? resident - left : 0);
+	SET(forget_bytes, sweep_left(vm));
+	SET(resident_bytes, uv_vm_current(vm));
 	SET(stale_bytes, stale_bytes(vm));
 	SET(quarantined_bytes, vm->quarantined_bytes);
 	SET(updated_ns, clock_ns());

@@ -35,6 +35,12 @@ def has_thread_sanitizer():
         return b"__tsan_init" in file.read()
 
 
+def has_sanitizer():
+    with open(LETHE, "rb") as file:
+        binary = file.read()
+    return b"__tsan_init" in binary or b"__asan_init" in binary
+
+
 def become_subreaper():
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:

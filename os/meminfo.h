@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How much memory there is still to have: for the machine and for every cgroup that this
+ * process is in, version 1 or 2.
+ *
+ * All files are opened once, before a sandbox closes, and read again at each question.  A
+ * process that is moved to another cgroup afterwards keeps asking about the old one.
+ */
+#ifndef OS_MEMINFO_H
+#define OS_MEMINFO_H
+
+#include <stdint.h>
+
+/* Of nested cgroups, this many from the innermost one on count. */
+#define MEMINFO_LEVELS 16
+
+struct meminfo_level {
+	int max, high; /* the limits; -1: none of that kind */
+	int usage;
+	int stat; /* -1: nothing is known to be reclaimable */
+};
+
+struct meminfo {
+	int machine;
+	int pressure[2]; /* PSI triggers of the machine and the innermost cgroup; -1: none */
+	unsigned int levels;
+	struct meminfo_level level[MEMINFO_LEVELS];
+};
+
+/* In bytes; UINT64_MAX where there is no limit. */
+struct meminfo_now {
+	uint64_t total, available; /* of the machine */
+	uint64_t limit, room;      /* of the cgroup that has the least room left */
+};
+
+/*
+ * Opens what is there.  @root is put before every absolute path: "" but in tests.
+ * Never fails: what cannot be opened sets no limit.
+ */
+void meminfo_open(struct meminfo *m, const char *root);
+
+void meminfo_close(struct meminfo *m);
+
+/* A file that cannot be read or understood sets no limit. */
+void meminfo_read(const struct meminfo *m, struct meminfo_now *ret);
+
+#endif

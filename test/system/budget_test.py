@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A VM in a memory cgroup that holds it 1.25 times: reboots never exceed the budget.
+
+Needs a writable memory cgroup of version 1 or 2, and root.
+"""
+
+import os
+import subprocess
+
+import lib
+
+MEMORY = 96 << 20
+LIMIT = MEMORY * 5 // 4
+REBOOTS = 50
+
+DIRTY = f"""
+memory 96M
+loop {REBOOTS}
+protect
+zero 2M 92M
+write 2M 92M
+reboot
+end
+zero 2M 92M
+poweroff
+"""
+
+# Little is resident, so that what is set aside fits beside the next incarnation.
+SPARSE = f"""
+memory 96M
+loop {REBOOTS}
+protect
+zero 2M 92M
+write 2M 2M
+reboot
+end
+zero 2M 2M
+poweroff
+"""
+
+
+def own_cgroup():
+    """(folder, version) of the memory cgroup of this process, or (None, None)."""
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in lines:
+        if "memory" in controllers.split(","):
+            return "/sys/fs/cgroup/memory" + path.rstrip("/"), 1
+    for number, _, path in lines:
+        if number == "0":
+            return "/sys/fs/cgroup" + path.rstrip("/"), 2
+    return None, None
+
+
+class Budget(lib.Case):
+    def setUp(self):
+        super().setUp()
+        self.cgroup = None
+        parent, version = own_cgroup()
+        self.limit_file = "memory.limit_in_bytes" if version == 1 else "memory.max"
+        self.oom_file = "memory.oom_control" if version == 1 else "memory.events"
+        # In version 2, a cgroup with processes has no children with limits: try beside it.
+        for base in (parent, parent and os.path.dirname(parent)):
+            folder = f"{base}/lethe-test-{os.getpid()}"
+            try:
+                os.mkdir(folder)
+            except OSError:
+                continue
+            self.cgroup = folder
+            try:
+                self.set_limit(LIMIT)
+                return
+            except OSError:
+                os.rmdir(folder)
+                self.cgroup = None
+        self.skipTest("no memory cgroup can be made here (run as root, with the controller)")
+
+    def tearDown(self):
+        super().tearDown()
+        if self.cgroup:
+            lib.wait_until(self.remove_cgroup, "the cgroup is empty")
+
+    def remove_cgroup(self):
+        try:
+            os.rmdir(self.cgroup)
+        except OSError:
+            return False
+        return True
+
+    def set_limit(self, value):
+        with open(os.path.join(self.cgroup, self.limit_file), "w", encoding="ascii") as file:
+            file.write(str(value))
+
+    def oom_kills(self):
+        with open(os.path.join(self.cgroup, self.oom_file), encoding="ascii") as file:
+            fields = dict(line.split() for line in file)
+        return int(fields.get("oom_kill", 0))
+
+    def run_in_cgroup(self, text, *args):
+        def enter():
+            with open(os.path.join(self.cgroup, "cgroup.procs"), "w", encoding="ascii") as file:
+                file.write("0")
+        workload = self.write("workload", text)
+        timeline = self.path("timeline.json")
+        process = subprocess.Popen(
+            [lib.LETHE, "run", "--executor", "sw", "--workload", workload, "--timeline",
+             timeline, *args],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=self.environment(), preexec_fn=enter)
+        self.started.append(process)
+        status, _, err = self.finish(process)
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(self.oom_kills(), 0)
+        self.assert_clean()
+        return self.timeline(timeline)
+
+    def test_dirty_guest(self):
+        """What is resident does not fit twice: refused, then destroyed at once."""
+        document = self.run_in_cgroup(DIRTY)
+        counters = document["counters"]
+        lazy = [e for e in document["events"] if e["event"] == "set-aside"]
+        self.assertEqual(counters["reboots"], REBOOTS)
+        self.assertEqual(len(lazy) + counters["eager_reboots"], REBOOTS)
+        self.assertGreater(counters["eager_reboots"], 0)
+        self.assertEqual(counters["quarantined_bytes"], 0)
+
+    def test_the_same_without_limit(self):
+        """The limit is what refused, nothing else."""
+        self.set_limit(-1 if self.limit_file == "memory.limit_in_bytes" else "max")
+        document = self.run_in_cgroup(DIRTY.replace(f"loop {REBOOTS}", "loop 3"))
+        ends = [e for e in document["events"] if e["event"] == "destroy-end"]
+        lazy = [e for e in document["events"] if e["event"] == "set-aside"]
+        self.assertGreater(len(lazy), 0)
+        self.assertEqual(len(ends), 3)
+
+    def test_sparse_guest(self):
+        """Every reboot is accounted, lazy or eager, and none exceeds the budget."""
+        document = self.run_in_cgroup(SPARSE)
+        lazy = [e for e in document["events"] if e["event"] == "set-aside"]
+        counters = document["counters"]
+        self.assertEqual(len(lazy) + counters["eager_reboots"], REBOOTS)
+
+    def test_budget_without_wiping(self):
+        document = self.run_in_cgroup(DIRTY, "--wipe", "off")
+        self.assertEqual(document["counters"]["reboots"], REBOOTS)
+
+
+if __name__ == "__main__":
+    if lib.has_sanitizer():
+        print("a sanitizer needs memory beyond any budget", file=lib.sys.stderr)
+        lib.sys.exit(77)
+    lib.main()
