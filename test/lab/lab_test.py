@@ -127,7 +127,7 @@ control() { # WHEN
 finish() {
 	exec 3>&-
 	wait
-	tr -d '\r' </tmp/console; cat /tmp/searches; cat /tmp/status
+	tr -d '\r' </tmp/console; cat /tmp/users /tmp/searches /tmp/status
 	exit
 }
 
@@ -140,13 +140,13 @@ finish() {
 exec 3>/tmp/keys
 await guest-up 1
 hypervisor=$(pidof lethe) ultravisor=$(pidof lethe-uv)
-echo "users $(stat -c %u /proc/$hypervisor) $(stat -c %u /proc/$hypervisor/task/$hypervisor)"
+awk '/^Uid:/ { print "user", $2 }' /proc/$hypervisor/status /proc/$ultravisor/status >/tmp/users
 echo plant 1 >&3; await guest-planted 1
 { search before; control before; } >>/tmp/searches
 echo reboot >&3; await guest-does.reboot 1
 until [ "$(grep -c guest-up /tmp/console)" -ge 2 ]; do
 	[ ! -e /tmp/status ] || finish
-	search during >>/tmp/searches
+	search during >>/tmp/searches; usleep 200000
 done
 echo plant 2 >&3; await guest-planted 2
 { search after; control after; } >>/tmp/searches
@@ -266,6 +266,7 @@ class SecretTest(unittest.TestCase):
         needles = f"{masked_secret(1)} {masked_secret(2)}"
         text = guest_script(SECRET_SCRIPT.replace("NEEDLES", needles), self.programs, timeout=150)
         self.assertTrue(text.endswith("lethe 0\n"), text)
+        self.assertEqual(re.findall(r"^user (\d+)$", text, re.M), ["1000", "1000"])
         searches = re.findall(r"^search (\w+) (\w+)\n(.*?)^status (\d+)$", text, re.M | re.S)
         self.assertEqual({(when, whom) for when, whom, _, _ in searches}, {
             (when, whom) for when in ("before", "during", "after")
