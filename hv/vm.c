@@ -289,7 +289,7 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_mutex_init(&vm->bulk_lock, NULL);
 	choose_name(vm, config->name);
-	ret = hv_choose_executor(config->executor, &vm->executor);
+	ret = hv_choose_executor(config, vm);
 	if (ret == 0)
 		ret = be_born(vm, config, &b);
 	close_if_open(b.pages_fd);

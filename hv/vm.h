@@ -40,6 +40,7 @@ struct vcpu_local {
 struct lethe_vm {
 	char name[ABI_NAME_MAX + 1];
 	enum lethe_executor executor;
+	char executor_reason[160];
 	unsigned int vcpus;
 	pid_t uv_pid;
 	struct process *process;
@@ -75,7 +76,7 @@ void hv_take_back(struct lethe_vm *vm, const struct vcpu_local *l);
 void hv_note_released(struct lethe_vm *vm, struct gfn_range r);
 
 /* Settles AUTO.  0; -EOPNOTSUPP or another errno if the executor does not work here. */
-int hv_choose_executor(enum lethe_executor wanted, enum lethe_executor *ret);
+int hv_choose_executor(const struct lethe_vm_config *config, struct lethe_vm *vm);
 
 /* A call without descriptors, to this VM's ultravisor. */
 int hv_call(struct lethe_vm *vm, enum abi_call call, const void *args, void *result);

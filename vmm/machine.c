@@ -118,8 +118,9 @@ static int create_vm(struct machine *machine)
 	timeline_describe(machine->timeline, lethe_vm_name(machine->vm),
 		config->program->memory_bytes, config->program->vcpus,
 		executor_name(lethe_vm_executor(machine->vm)));
-	log_info("%s: created, ultravisor %d", lethe_vm_name(machine->vm),
-		(int)lethe_vm_uv_pid(machine->vm));
+	log_info("%s: created, ultravisor %d, executor %s: %s", lethe_vm_name(machine->vm),
+		(int)lethe_vm_uv_pid(machine->vm), executor_name(lethe_vm_executor(machine->vm)),
+		lethe_vm_executor_reason(machine->vm));
 	timeline_event(machine->timeline, 0, "create", "{s:i}", "uv_pid",
 		(int)lethe_vm_uv_pid(machine->vm));
 	return 0;

@@ -32,8 +32,8 @@ enum machine_status {
 };
 
 struct machine_config {
-	const char *name; /* NULL: made up */
-	const struct program *program; /* its image is not used where linux_guest is set */
+	const char *name;                /* NULL: made up */
+	const struct program *program;   /* its image is not used where linux_guest is set */
 	struct linux_guest *linux_guest; /* NULL: a workload */
 	enum lethe_executor executor;
 	enum lethe_share share;

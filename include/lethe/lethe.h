@@ -45,7 +45,7 @@ struct lethe_vm_config {
 	const char *name;             /* 1 to 63 of [A-Za-z0-9._-], not starting with a dot; NULL:
 				       * "vm-PID" and a count */
 	unsigned int vcpus;           /* 1 to 64 */
-	enum lethe_executor executor; /* AUTO: kvm where it works, else sw */
+	enum lethe_executor executor; /* AUTO: kvm where it works and does not interpret, else sw */
 	enum lethe_share share;
 	bool lazy_off;       /* the kill switch: nothing is ever set aside */
 	bool wipe_off;       /* freed private memory is cleared by the kernel only */
@@ -77,6 +77,10 @@ LETHE_API void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed);
 
 LETHE_API const char *lethe_vm_name(const struct lethe_vm *vm);
 LETHE_API enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm);
+
+/* Why it is that one: one line. */
+LETHE_API const char *lethe_vm_executor_reason(const struct lethe_vm *vm);
+
 LETHE_API pid_t lethe_vm_uv_pid(const struct lethe_vm *vm);
 
 /* Becomes readable when the ultravisor is gone.  Owned by @vm. */

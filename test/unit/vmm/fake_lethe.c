@@ -100,6 +100,11 @@ const char *lethe_vm_name(const struct lethe_vm *vm)
 	return vm->name;
 }
 
+const char *lethe_vm_executor_reason(const struct lethe_vm *vm)
+{
+	return "asked for";
+}
+
 enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm)
 {
 	return LETHE_EXECUTOR_SW;
