@@ -8,10 +8,22 @@
 #include "cli/options.h"
 #include "cli/vm_list.h"
 
+static json_t *eta_json(const struct lethe_ps_entry *entry)
+{
+	double eta_ns;
+
+	if (entry->forget_bytes == 0)
+		return json_integer(0);
+	eta_ns = entry->forget_rate == 0
+			 ? 1e18
+			 : (double)entry->forget_bytes * 1e9 / (double)entry->forget_rate;
+	return eta_ns < 1e18 ? json_integer((json_int_t)eta_ns) : json_null();
+}
+
 static json_t *entry_json(const struct lethe_ps_entry *entry)
 {
 	return json_pack("{s:s, s:s, s:i, s:i, s:b, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I}",
+			 "s:I, s:I, s:I, s:o}",
 		"name", entry->name, "state", entry->state, "uv_pid", (int)entry->uv_pid, "hv_pid",
 		(int)entry->hv_pid, "hv_alive", (int)entry->hv_alive, "executor", entry->executor,
 		"pressure", entry->pressure, "vcpus", (int)entry->vcpus, "memory_bytes",
@@ -20,7 +32,8 @@ static json_t *entry_json(const struct lethe_ps_entry *entry)
 		"forgotten_bytes", (json_int_t)entry->forgotten_bytes, "forget_rate",
 		(json_int_t)entry->forget_rate, "stale_bytes", (json_int_t)entry->stale_bytes,
 		"quarantined_bytes", (json_int_t)entry->quarantined_bytes, "incarnation",
-		(json_int_t)entry->incarnation, "started_ns", (json_int_t)entry->started_ns);
+		(json_int_t)entry->incarnation, "started_ns", (json_int_t)entry->started_ns,
+		"eta_ns", eta_json(entry));
 }
 
 static int print_json(const struct lethe_ps_entry *entries, size_t count)

@@ -43,7 +43,8 @@ enum run_key {
 	KEY_KERNEL,
 	KEY_INITRD,
 	KEY_CMDLINE,
-	KEY_PAGE_STORE
+	KEY_PAGE_STORE,
+	KEY_WAIT_DESTROYED
 };
 
 static const struct argp_option run_argp_options[] = {
@@ -64,6 +65,8 @@ static const struct argp_option run_argp_options[] = {
 	{"initrd", KEY_INITRD, "FILE", 0, "With this initial RAM disk", 0},
 	{"cmdline", KEY_CMDLINE, "STRING", 0, "And this command line, not console=ttyS0", 0},
 	{"page-store", KEY_PAGE_STORE, "URL", OPTION_HIDDEN, NULL, 0},
+	{"wait-destroyed", KEY_WAIT_DESTROYED, NULL, 0,
+		"End only when all memory of the guest is destroyed", 0},
 	{"verbose", KEY_VERBOSE, NULL, 0, "Say more on standard error; twice: still more", 0},
 	{0},
 };
@@ -192,6 +195,9 @@ static bool take_run_option(int key, const char *arg, void *input)
 		return take_name(arg, &config->name);
 	case KEY_TIMELINE:
 		options->timeline = arg;
+		return true;
+	case KEY_WAIT_DESTROYED:
+		config->see_it_out = true;
 		return true;
 	case KEY_VERBOSE:
 		return take_verbose();

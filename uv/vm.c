@@ -312,6 +312,25 @@ static enum abi_vm_state visible_state(const struct uv_vm *vm)
 	}
 }
 
+/* Less than an eighth of what there is at all: raised; less than a 32nd: high. */
+static uint32_t pressure_of(uint64_t free_bytes, uint64_t total)
+{
+	if (total == UINT64_MAX)
+		return 0;
+	return free_bytes < total / 32 ? 2 : free_bytes < total / 8 ? 1 : 0;
+}
+
+static uint32_t pressure(const struct uv_vm *vm)
+{
+	struct meminfo_now now;
+	uint32_t machine, cgroup;
+
+	meminfo_read(&vm->meminfo, &now);
+	machine = pressure_of(now.available, now.total);
+	cgroup = pressure_of(now.room, now.limit);
+	return machine > cgroup ? machine : cgroup;
+}
+
 void uv_vm_publish(struct uv_vm *vm)
 {
 	struct abi_status_page *st = vm->status;
@@ -323,6 +342,7 @@ void uv_vm_publish(struct uv_vm *vm)
 	SET(incarnation, vm->incarnation);
 	SET(forget_bytes, sweep_left(vm));
 	SET(resident_bytes, uv_vm_current(vm));
+	SET(pressure, pressure(vm));
 	SET(stale_bytes, stale_bytes(vm));
 	SET(quarantined_bytes, vm->quarantined_bytes);
 	SET(updated_ns, clock_ns());

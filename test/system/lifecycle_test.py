@@ -231,6 +231,29 @@ class Endings(lib.Case):
         self.assertFalse(lib.alive(vm["uv_pid"]))
         self.assertEqual(self.vms(), [])
 
+    def test_ps_after_the_hypervisor(self):
+        """An ultravisor that has not got round to anything shows all the same."""
+        process, vm = self.start_waiting()
+        lib.wait_until(lambda: self.vms()[0]["resident_bytes"] >= 32 << 20, "memory shows")
+        os.kill(vm["uv_pid"], signal.SIGSTOP)
+        process.kill()
+        self.finish(process)
+        left = self.vms()[0]
+        self.assertFalse(left["hv_alive"])
+        self.assertGreaterEqual(left["resident_bytes"] + left["forget_bytes"], 32 << 20)
+        self.assertEqual(left["eta_ns"], 0)
+        self.assertIn(left["pressure"], ("none", "raised", "high"))
+        os.kill(vm["uv_pid"], signal.SIGCONT)
+        self.assert_clean()
+
+    def test_wait_destroyed(self):
+        process, vm = self.start_waiting("--wait-destroyed")
+        process.terminate()
+        status, _, err = self.finish(process)
+        self.assertEqual((status, err), (128 + signal.SIGTERM, ""))
+        self.assertFalse(lib.alive(vm["uv_pid"]))
+        self.assert_nothing_started()
+
     def test_killed_ultravisor(self):
         path = self.path("timeline.json")
         process, vm = self.start_waiting("--timeline", path)
