@@ -16,44 +16,7 @@
 #define HOT_PAGES     64
 #define LOOK_AGAIN_NS 20000
 
-static int zap_once(
-	struct stage2 *s, uint64_t entries, void (*zap)(struct mmu *mmu), double *ret_ns)
-{
-	uint64_t start;
-
-	if (!stage2_fill(s, 0, 0, entries))
-		return -1;
-	start = clock_ns();
-	zap(s->mmu);
-	*ret_ns = (double)(clock_ns() - start);
-	mmu_reclaim_wait(s->mmu);
-	return 0;
-}
-
-static void measure(
-	struct bench *bench, const char *name, uint64_t entries, void (*zap)(struct mmu *mmu))
-{
-	struct bench_row row = {
-		.unit = "ns", .entries = entries, .memory_bytes = entries * PAGE_SIZE};
-	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 7 : 21;
-	struct bench_samples samples = {0};
-	struct stage2 s;
-	double ns;
-
-	snprintf(row.name, sizeof(row.name), "%s", name);
-	if (stage2_open(&s, entries, MMU_4K, 1) != 0) {
-		bench_missing(bench, &row, "no memory");
-		return;
-	}
-	for (unsigned int run = 0; run < runs + 1; run++) {
-		if (zap_once(&s, entries, zap, &ns) == 0 && run > 0)
-			bench_sample(&samples, ns);
-	}
-	stage2_close(&s);
-	bench_add(bench, &row, &samples);
-}
-
-/* ---- the longest stall ---- */
+/* ---- by a new generation ---- */
 
 struct runner {
 	struct stage2 *s;
@@ -103,42 +66,78 @@ static void let_run(struct runner *r, uint64_t rounds)
  * Fills, lets the other vCPU run, zaps, and takes its longest gap from there until it has
  * its working set again and the old tables are gone.
  */
-static double stall_once(struct runner *r, uint64_t entries)
+static bool zap_fast_once(struct runner *r, uint64_t entries, double *ret_ns, double *ret_stall)
 {
+	uint64_t start;
+
 	if (!stage2_fill(r->s, 0, 0, entries))
-		return -1;
+		return false;
 	let_run(r, HOT_PAGES);
 	atomic_store(&r->longest_ns, 0);
+	start = clock_ns();
 	mmu_zap_all(r->s->mmu);
+	*ret_ns = (double)(clock_ns() - start);
 	let_run(r, 4 * HOT_PAGES);
 	mmu_reclaim_wait(r->s->mmu);
-	return (double)atomic_load(&r->longest_ns);
+	*ret_stall = (double)atomic_load(&r->longest_ns);
+	return true;
 }
 
-static void measure_stall(struct bench *bench, uint64_t entries)
+/* Zaps of a VM whose vCPU runs, as it does when memslots are deleted: both rows of it. */
+static void measure_fast(struct bench *bench, uint64_t entries)
 {
-	struct bench_row row = {.name = "fast-stall",
+	struct bench_row row = {.name = "fast",
 		.unit = "ns",
 		.entries = entries,
 		.memory_bytes = entries * PAGE_SIZE};
-	unsigned int runs = bench->quick ? 5 : 11;
-	struct bench_samples samples = {0};
+	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 11 : 21;
+	struct bench_samples zaps = {0}, stalls = {0};
 	struct stage2 s;
 	struct runner r = {.s = &s};
+	double ns, stall;
 
 	if (stage2_open(&s, entries, MMU_4K, 2) != 0) {
 		bench_missing(bench, &row, "no memory");
 		return;
 	}
 	if (pthread_create(&r.thread, NULL, runner_main, &r) == 0) {
-		for (unsigned int run = 0; run < runs; run++) {
-			double ns = stall_once(&r, entries);
-
-			if (ns >= 0)
-				bench_sample(&samples, ns);
+		for (unsigned int run = 0; run < runs + 1; run++) {
+			if (!zap_fast_once(&r, entries, &ns, &stall) || run == 0)
+				continue;
+			bench_sample(&zaps, ns);
+			bench_sample(&stalls, stall);
 		}
 		atomic_store(&r.stop, true);
 		pthread_join(r.thread, NULL);
+	}
+	stage2_close(&s);
+	bench_add(bench, &row, &zaps);
+	snprintf(row.name, sizeof(row.name), "fast-stall");
+	bench_add(bench, &row, &stalls);
+}
+
+/* ---- entry by entry ---- */
+
+static void measure_walk(struct bench *bench, uint64_t entries)
+{
+	struct bench_row row = {.name = "walk",
+		.unit = "ns",
+		.entries = entries,
+		.memory_bytes = entries * PAGE_SIZE};
+	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 7 : 21;
+	struct bench_samples samples = {0};
+	struct stage2 s;
+
+	if (stage2_open(&s, entries, MMU_4K, 1) != 0) {
+		bench_missing(bench, &row, "no memory");
+		return;
+	}
+	for (unsigned int run = 0; run < runs + 1 && stage2_fill(&s, 0, 0, entries); run++) {
+		uint64_t start = clock_ns();
+
+		mmu_zap_all_by_walk(s.mmu);
+		if (run > 0)
+			bench_sample(&samples, (double)(clock_ns() - start));
 	}
 	stage2_close(&s);
 	bench_add(bench, &row, &samples);
@@ -173,11 +172,9 @@ void bench_zap(struct bench *bench)
 	const uint64_t *sizes = bench->quick ? quick : full;
 
 	for (const uint64_t *entries = sizes; *entries; entries++)
-		measure(bench, "fast", *entries, mmu_zap_all);
+		measure_fast(bench, *entries);
 	for (const uint64_t *entries = sizes; *entries; entries++)
-		measure(bench, "walk", *entries, mmu_zap_all_by_walk);
-	for (const uint64_t *entries = sizes; *entries; entries++)
-		measure_stall(bench, *entries);
+		measure_walk(bench, *entries);
 	for (const uint64_t *entries = sizes; *entries; entries++)
 		measure_kernel(bench, *entries);
 }
