@@ -136,7 +136,7 @@ struct uv_vm {
 	struct sweeper *sweeper;
 	int folder; /* of the runtime directory; removed at the end */
 	char name[ABI_NAME_MAX + 1];
-	int statm; /* /proc/self/statm, opened before the sandbox closes */
+	int statm;              /* /proc/self/statm, opened before the sandbox closes */
 	uint64_t own_bytes;     /* resident without any guest memory */
 	struct meminfo meminfo; /* opened before the sandbox closes */
 };
