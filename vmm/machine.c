@@ -15,6 +15,7 @@
 #include "os/clock.h"
 #include "vmm/linux.h"
 #include "vmm/machine_state.h"
+#include "vmm/notify.h"
 
 /* How long the kernel may take to tell how a process ended whose end was noticed. */
 #define DEATH_WAIT_MS 2000
@@ -332,7 +333,10 @@ int machine_run(struct machine *machine, int signal_fd)
 	int status;
 
 	start(machine);
+	if (!machine_has_ended(machine))
+		notify_supervisor("READY=1\nSTATUS=the guest runs");
 	wait_for_end(machine, signal_fd);
+	notify_supervisor("STOPPING=1\nSTATUS=the guest has ended, its memory is being destroyed");
 	status = status_of(machine);
 	if (status == MACHINE_DIED)
 		report_death(machine);

@@ -5,6 +5,7 @@
 import os
 import resource
 import signal
+import socket
 
 import lib
 
@@ -244,6 +245,24 @@ class Endings(lib.Case):
         self.assertEqual(left["eta_ns"], 0)
         self.assertIn(left["pressure"], ("none", "raised", "high"))
         os.kill(vm["uv_pid"], signal.SIGCONT)
+        self.assert_clean()
+
+    def test_supervisor_is_told(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(self.path("notify"))
+            os.chmod(self.path("notify"), 0o777)
+            told.settimeout(lib.DEADLINE)
+            process = self.start_workload(WAITING, env={"NOTIFY_SOCKET": self.path("notify")})
+            self.assertIn(b"READY=1", told.recv(256).splitlines())
+            process.terminate()
+            self.assertIn(b"STOPPING=1", told.recv(256).splitlines())
+            self.finish(process)
+        self.assert_clean()
+
+    def test_supervisor_that_is_not_there(self):
+        for path in (self.path("nobody"), "@", "relative", "/" + "x" * 200):
+            status, _, err = self.run_workload("poweroff\n", env={"NOTIFY_SOCKET": path})
+            self.assertEqual((status, err), (0, ""))
         self.assert_clean()
 
     def test_wait_destroyed(self):
