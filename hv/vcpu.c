@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vCPUs: starting, stopping, and the exits that the ultravisor posts (abi/exit.h). */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,8 +10,13 @@
 #include "hv/vm.h"
 #include "os/futex.h"
 
-/* How often to look for an exit before sleeping. */
-#define EXIT_SPINS 200
+/*
+ * How often to look before sleeping, and how often then to let others run in between: as
+ * long as a wake-up takes.  Looking alone would keep the other side from its core where
+ * cores are few.
+ */
+#define EXIT_SPINS  200
+#define EXIT_YIELDS 200
 
 /* X(name here, name in the abi, whether the guest waits for an answer) */
 #define EXITS(X)                     \
@@ -107,6 +113,8 @@ static void wait_for_exit(struct abi_vcpu_page *page, uint32_t seen)
 	while (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) == seen) {
 		if (spins++ < EXIT_SPINS)
 			cpu_relax();
+		else if (spins < EXIT_SPINS + EXIT_YIELDS)
+			sched_yield();
 		else
 			(void)futex_wait(&page->exit_seq, seen, NULL);
 	}

@@ -2,6 +2,7 @@
 #include "uv/vcpu.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 
@@ -13,8 +14,13 @@
 /* How long to wait for a kicked vCPU before it is kicked again. */
 #define KICK_AGAIN_NS NS_PER_MS
 
-/* How often to look at a reply before sleeping: about the time of a short device. */
-#define EXIT_SPINS 200
+/*
+ * How often to look before sleeping, and how often then to let others run in between: as
+ * long as a wake-up takes.  Looking alone would keep the other side from its core where
+ * cores are few.
+ */
+#define EXIT_SPINS  200
+#define EXIT_YIELDS 200
 
 /* Caller holds run_lock. */
 static void update_attention(struct uv_vm *vm)
@@ -344,6 +350,8 @@ bool vcpu_exit_wait(struct uv_vcpu *v, struct exit_reply *ret)
 			return false;
 		if (spins++ < EXIT_SPINS)
 			cpu_relax();
+		else if (spins < EXIT_SPINS + EXIT_YIELDS)
+			sched_yield();
 		else
 			(void)futex_wait(&page->reply_seq, seen, NULL);
 	}
