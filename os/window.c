@@ -58,7 +58,7 @@ static int map_private_at(uint8_t *at, uint64_t bytes)
 
 int window_private(uint64_t bytes, struct window *ret)
 {
-	uint8_t *base;
+	uint8_t *base = NULL;
 	int err = reserve(bytes, &base);
 
 	if (err < 0)
