@@ -19,6 +19,7 @@
 #define MASK   0x6d61736b6d61736bull
 #define CHUNK  (1u << 20)
 #define PAGE   4096u
+#define STRIDE (1u << 30) /* that mincore() is asked about at a time */
 #define FD_MAX 128
 
 /* Above this a mapping is a sanitizer's shadow, which holds no content. */
@@ -127,10 +128,10 @@ static void look_at_file(const struct search *s, int fd, uint64_t at, uint64_t e
 static void look_at_resident(const struct search *s, int mem, uint64_t start, uint64_t end,
 	enum search_place place, unsigned int *found)
 {
-	static unsigned char vec[CHUNK / PAGE];
+	static unsigned char vec[STRIDE / PAGE];
 
-	for (uint64_t at = start; at < end; at += CHUNK) {
-		uint64_t bytes = end - at < CHUNK ? end - at : CHUNK;
+	for (uint64_t at = start; at < end; at += STRIDE) {
+		uint64_t bytes = end - at < STRIDE ? end - at : STRIDE;
 
 		if (mincore((void *)(uintptr_t)at, bytes, vec) < 0)
 			continue;
