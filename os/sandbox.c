@@ -131,6 +131,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(sendmsg),
 	SCMP_SYS(set_robust_list),
 	SCMP_SYS(setpriority),
+	SCMP_SYS(shutdown),
 	SCMP_SYS(sigaltstack),
 	SCMP_SYS(sysinfo),
 	SCMP_SYS(tgkill),

@@ -20,7 +20,8 @@ int socket_pair(int ret_fds[2])
 	return 0;
 }
 
-int socket_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds)
+static int send_packet(
+	int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds, int flags)
 {
 	union fd_control control = {0};
 	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)iovcnt};
@@ -38,11 +39,21 @@ int socket_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, uns
 		cmsg->cmsg_len = CMSG_LEN(nfds * sizeof(int));
 		memcpy(CMSG_DATA(cmsg), fds, nfds * sizeof(int));
 	}
-	while (sendmsg(fd, &msg, MSG_NOSIGNAL) < 0) {
+	while (sendmsg(fd, &msg, MSG_NOSIGNAL | flags) < 0) {
 		if (errno != EINTR)
 			return -errno;
 	}
 	return 0;
+}
+
+int socket_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds)
+{
+	return send_packet(fd, iov, iovcnt, fds, nfds, 0);
+}
+
+int socket_try_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds)
+{
+	return send_packet(fd, iov, iovcnt, fds, nfds, MSG_DONTWAIT);
 }
 
 /* Moves the descriptors of @msg to @fds; closes those beyond @max.  Returns how many came. */

@@ -18,6 +18,9 @@ int socket_pair(int ret_fds[2]);
  */
 int socket_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds);
 
+/* The same, but -EAGAIN if the other side has left so much unread that it had to wait. */
+int socket_try_send(int fd, const struct iovec *iov, int iovcnt, const int *fds, unsigned int nfds);
+
 /*
  * Receives one packet.  Returns its length, 0 at end of file, or a negative errno:
  * -EMSGSIZE if it was empty, longer than @len or carried more than @max_fds descriptors

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -77,8 +78,12 @@ void dispatch_answer(
 		head.size = row->result_size;
 	iov[1].iov_len = head.size;
 	pthread_mutex_lock(&vm->send_lock);
-	/* A hypervisor that is gone is noticed where it is read from. */
-	(void)socket_send(vm->socket, iov, 2, NULL, 0);
+	/*
+	 * A hypervisor that is gone is noticed where it is read from.  One that leaves its
+	 * answers unread must not hold up this process, and is as good as gone.
+	 */
+	if (socket_try_send(vm->socket, iov, 2, NULL, 0) == -EAGAIN)
+		(void)shutdown(vm->socket, SHUT_RDWR);
 	pthread_mutex_unlock(&vm->send_lock);
 }
 

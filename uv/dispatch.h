@@ -50,7 +50,10 @@ struct call {
  */
 bool dispatch_one(struct uv_vm *vm);
 
-/* Sends an answer.  @err 0 or a negative errno. */
+/*
+ * Sends an answer.  @err 0 or a negative errno.  Ends the connection if so many answers lie
+ * unread that there is no room.
+ */
 void dispatch_answer(
 	struct uv_vm *vm, uint32_t call, uint32_t seq, int err, const union call_result *result);
 

@@ -260,7 +260,7 @@ static void test_late_answers_are_ignored(void **state)
 	uvc_end(&c);
 }
 
-/* Answers that nobody reads fill the socket; the end is noticed all the same. */
+/* Who leaves all answers unread is as good as gone: it does not wait for that one. */
 static void test_unread_answers(void **state)
 {
 	struct abi_request req = {.magic = ABI_MAGIC, .call = ABI_CALL_INFO, .size = 8};
@@ -269,10 +269,10 @@ static void test_unread_answers(void **state)
 
 	run_steps(&c, 3);
 	memcpy(packet, &req, sizeof(req));
-	while (send(c.socket, packet, sizeof(packet), MSG_DONTWAIT) > 0)
+	while (send(c.socket, packet, sizeof(packet), MSG_NOSIGNAL) > 0)
 		;
-	assert_int_equal(errno, EAGAIN);
-	uvc_end(&c);
+	assert_true(errno == EPIPE || errno == ECONNRESET);
+	assert_int_equal(uvc_reap(&c), 0);
 }
 
 /* ---- what is no call ---- */

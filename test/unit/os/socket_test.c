@@ -167,6 +167,25 @@ static void test_the_other_side_is_gone(void **state)
 	close(s[1]);
 }
 
+static void test_try_send_does_not_wait(void **state)
+{
+	struct iovec iov = {"some bytes", 10};
+	int s[2], ret, fds[SOCKET_MAX_FDS];
+	unsigned int nfds;
+	char buf[16];
+
+	assert_int_equal(socket_pair(s), 0);
+	while ((ret = socket_try_send(s[0], &iov, 1, NULL, 0)) == 0)
+		;
+	assert_int_equal(ret, -EAGAIN);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(
+			socket_recv(s[1], buf, sizeof(buf), fds, SOCKET_MAX_FDS, &nfds), 10);
+	assert_int_equal(socket_try_send(s[0], &iov, 1, NULL, 0), 0);
+	close(s[0]);
+	close(s[1]);
+}
+
 /* A packet of no bytes is not the end. */
 static void test_an_empty_packet_is_not_the_end(void **state)
 {
@@ -199,6 +218,7 @@ int main(void)
 		cmocka_unit_test(test_send_refuses_too_many_fds),
 		cmocka_unit_test(test_refused_packets_leak_nothing),
 		cmocka_unit_test(test_the_other_side_is_gone),
+		cmocka_unit_test(test_try_send_does_not_wait),
 		cmocka_unit_test(test_an_empty_packet_is_not_the_end),
 	};
 
