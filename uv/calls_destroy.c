@@ -22,15 +22,7 @@
 /* STOPPED or SETUP => SETUP, NORMAL, without memory.  Caller holds vm->lock. */
 static void move_out(struct uv_vm *vm, struct dying *d)
 {
-	d->left = uv_vm_current(vm);
-	dying_take_executor(vm, d);
-	pthread_rwlock_wrlock(&vm->memory);
-	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
-		if (vm->slots.slot[i].used)
-			slot_take(vm, i, d);
-	}
-	range_map_clear(vm->attr);
-	pthread_rwlock_unlock(&vm->memory);
+	dying_take_all(vm, d);
 	if (!vm_state_set_security(&vm->state, SECURITY_NORMAL) ||
 		!vm_state_set_phase(&vm->state, PHASE_SETUP))
 		log_error("an incarnation ended in a wrong state");

@@ -36,13 +36,6 @@ void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
 		sweeper_poke(vm->sweeper);
 }
 
-void dying_take_executor(struct uv_vm *vm, struct dying *d)
-{
-	d->executor = vm->executor;
-	if (vm->executor->retire != NULL)
-		d->remains = vm->executor->retire(vm);
-}
-
 void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 {
 	struct slot_memory *m = &vm->memory_of[id];
@@ -57,6 +50,21 @@ void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 	slots_remove(&vm->slots, id);
 	if (vm->executor->slot_changed != NULL && vm->executor->slot_changed(vm, id) < 0)
 		log_error("slot %u could not be taken from the executor", id);
+}
+
+void dying_take_all(struct uv_vm *vm, struct dying *d)
+{
+	d->left = uv_vm_current(vm);
+	d->executor = vm->executor;
+	if (vm->executor->retire != NULL)
+		d->remains = vm->executor->retire(vm);
+	pthread_rwlock_wrlock(&vm->memory);
+	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
+		if (vm->slots.slot[i].used)
+			slot_take(vm, i, d);
+	}
+	range_map_clear(vm->attr);
+	pthread_rwlock_unlock(&vm->memory);
 }
 
 /* A window for a new slot: private at once in a protected VM, else the memfd itself. */

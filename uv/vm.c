@@ -222,14 +222,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 static void leave_everything(struct uv_vm *vm, struct dying *d)
 {
 	switch_abandon(vm);
-	dying_take_executor(vm, d);
-	d->left = uv_vm_current(vm);
-	pthread_rwlock_wrlock(&vm->memory);
-	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
-		if (vm->slots.slot[i].used)
-			slot_take(vm, i, d);
-	}
-	pthread_rwlock_unlock(&vm->memory);
+	dying_take_all(vm, d);
 	dying_leave(vm, d, false);
 }
 
