@@ -9,7 +9,8 @@
 #ifndef CORE_ATTR_H
 #define CORE_ATTR_H
 
-#include "base/range_map.h"
+#include <stddef.h>
+
 #include "base/types.h"
 
 enum page_attr {
@@ -20,18 +21,56 @@ enum page_attr {
 	/* In the slot's memfd, laid over the window; the hypervisor maps it too. */
 	ATTR_MAPPED = 2,
 	/* Given up by the guest: no content; nobody may touch it until its slot goes. */
-	ATTR_RELEASED = 3
+	ATTR_RELEASED = 3,
+	/* Private, and its content is with the hypervisor, encrypted.  Operations: page in. */
+	ATTR_SEALED = 4
 };
+
+struct attr_map;
+
+/* Pages [start, end) that are all @attr. */
+struct attr_run {
+	uint64_t start;
+	uint64_t end;
+	enum page_attr attr;
+};
+
+/* All private; or NULL when memory is short. */
+struct attr_map *attr_map_new(void);
+
+/* NULL is allowed. */
+void attr_map_free(struct attr_map *map);
+
+enum page_attr attr_get(const struct attr_map *map, gfn_t gfn);
+
+/*
+ * The run that holds page @at, clipped to [at, limit).  The way to walk a range:
+ * at = run.end until limit.
+ */
+struct attr_run attr_run_at(const struct attr_map *map, uint64_t at, uint64_t limit);
+
+/* Makes every page of @range @attr.  0; -ENOMEM, nothing changed then. */
+int attr_set(struct attr_map *map, struct gfn_range range, enum page_attr attr);
+
+/* All pages are private again.  Cannot fail. */
+void attr_clear(struct attr_map *map);
+
+/* How many pages are @attr, which is not ATTR_PRIVATE; and how many bytes the map takes. */
+uint64_t attr_count(const struct attr_map *map, enum page_attr attr);
+size_t attr_map_bytes(const struct attr_map *map);
 
 static inline bool attr_is_shared(enum page_attr a)
 {
 	return a == ATTR_COPIED || a == ATTR_MAPPED;
 }
 
-/* True if every page of @range is shared, one way or the other. */
-bool attr_all_shared(const struct range_map *map, struct gfn_range range);
+/* True if every page of @range is @attr. */
+bool attr_all(const struct attr_map *map, struct gfn_range range, enum page_attr attr);
 
-/* True if no page of @range has been released. */
-bool attr_none_released(const struct range_map *map, struct gfn_range range);
+/* True if every page of @range is shared, one way or the other. */
+bool attr_all_shared(const struct attr_map *map, struct gfn_range range);
+
+/* True if no page of @range is @attr. */
+bool attr_none(const struct attr_map *map, struct gfn_range range, enum page_attr attr);
 
 #endif

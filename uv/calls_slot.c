@@ -63,7 +63,7 @@ void dying_take_all(struct uv_vm *vm, struct dying *d)
 		if (vm->slots.slot[i].used)
 			slot_take(vm, i, d);
 	}
-	range_map_clear(vm->attr);
+	attr_clear(vm->attr);
 	pthread_rwlock_unlock(&vm->memory);
 }
 
@@ -147,8 +147,7 @@ static int check_remove(struct uv_vm *vm, unsigned int id)
 	if (vm->state.security == SECURITY_TRANSIENT)
 		return -EPROTO;
 	r = vm->slots.slot[id].range;
-	if (vm->state.security == SECURITY_SECURE &&
-		!range_map_all(vm->attr, r.start.v, range_end(r), ATTR_RELEASED))
+	if (vm->state.security == SECURITY_SECURE && !attr_all(vm->attr, r, ATTR_RELEASED))
 		return -EBUSY;
 	/* Memory does not vanish under a running guest that was not asked. */
 	if (vm->state.security == SECURITY_NORMAL && vm->state.phase == PHASE_RUNNING)
@@ -163,7 +162,7 @@ static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
 	int ret;
 
 	pthread_rwlock_wrlock(&vm->memory);
-	ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_PRIVATE);
+	ret = attr_set(vm->attr, r, ATTR_PRIVATE);
 	if (ret == 0)
 		slot_take(vm, id, d);
 	pthread_rwlock_unlock(&vm->memory);

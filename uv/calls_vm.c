@@ -118,8 +118,7 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->phase = vm->state.phase;
 	info->security = vm->state.security;
 	info->incarnation = vm->incarnation;
-	info->shared_pages =
-		range_map_count(vm->attr, ATTR_COPIED) + range_map_count(vm->attr, ATTR_MAPPED);
+	info->shared_pages = attr_count(vm->attr, ATTR_COPIED) + attr_count(vm->attr, ATTR_MAPPED);
 	info->set_aside_bytes = sweep_left(vm);
 	info->quarantined_bytes = vm->quarantined_bytes;
 	pthread_mutex_unlock(&vm->lock);

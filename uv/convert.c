@@ -38,8 +38,7 @@ static uint64_t offset_in(const struct uv_vm *vm, int slot, struct gfn_range r)
 /* True if every page of @r is already what is asked for. */
 static bool is_converted(const struct uv_vm *vm, struct gfn_range r, bool to_shared)
 {
-	return to_shared ? attr_all_shared(vm->attr, r)
-			 : range_map_all(vm->attr, r.start.v, range_end(r), ATTR_PRIVATE);
+	return to_shared ? attr_all_shared(vm->attr, r) : attr_all(vm->attr, r, ATTR_PRIVATE);
 }
 
 /* Copies what is resident of a private part into the memfd, the rest of which is zero. */
@@ -106,14 +105,14 @@ static int change_mappings(
 	int ret = 0;
 
 	for (uint64_t at = r.start.v; at < range_end(r) && ret == 0;) {
-		struct range_run run = range_map_run_at(vm->attr, at, range_end(r));
+		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
 		uint64_t offset = (run.start - base) << PAGE_SHIFT;
 		uint64_t bytes = (run.end - run.start) << PAGE_SHIFT;
 
 		*ret_done = run.start;
-		if (to_shared && run.value == ATTR_PRIVATE)
+		if (to_shared && run.attr == ATTR_PRIVATE)
 			ret = map_part(vm, m, offset, bytes);
-		else if (!to_shared && run.value == ATTR_MAPPED)
+		else if (!to_shared && run.attr == ATTR_MAPPED)
 			ret = unmap_part(vm, m, offset, bytes);
 		at = run.end;
 	}
@@ -132,14 +131,14 @@ static void undo_mappings(struct uv_vm *vm, int slot, struct gfn_range r, bool t
 	uint64_t base = vm->slots.slot[slot].range.start.v;
 
 	for (uint64_t at = r.start.v; at < range_end(r);) {
-		struct range_run run = range_map_run_at(vm->attr, at, range_end(r));
+		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
 		uint64_t offset = (run.start - base) << PAGE_SHIFT;
 		uint64_t bytes = (run.end - run.start) << PAGE_SHIFT;
 		int ret = 0;
 
-		if (to_shared && run.value == ATTR_PRIVATE)
+		if (to_shared && run.attr == ATTR_PRIVATE)
 			ret = unmap_part(vm, m, offset, bytes);
-		else if (!to_shared && run.value == ATTR_MAPPED)
+		else if (!to_shared && run.attr == ATTR_MAPPED)
 			ret = map_part(vm, m, offset, bytes);
 		if (ret < 0)
 			log_error("a failed conversion could not be undone");
@@ -189,7 +188,7 @@ static int commit(struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared
 	if (mapped)
 		ret = change_mappings(vm, slot, r, to_shared, &done);
 	if (ret == 0)
-		ret = range_map_set(vm->attr, r.start.v, range_end(r), to);
+		ret = attr_set(vm->attr, r, to);
 	if (ret < 0)
 		undo_mappings(vm, slot, (struct gfn_range){r.start, done - r.start.v}, to_shared);
 	pthread_rwlock_unlock(&vm->memory);
@@ -211,7 +210,7 @@ static int begin(
 
 	pthread_mutex_lock(&vm->lock);
 	err = check_range(vm, start, bytes, &r);
-	if (err >= 0 && !attr_none_released(vm->attr, r))
+	if (err >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
 		err = -EPERM;
 	if (err >= 0)
 		err = is_converted(vm, r, to_shared) ? 1 : pending_begin(&vm->pending, v->id, r);
@@ -234,7 +233,7 @@ static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refuse
 	pending_end(&vm->pending, v->id);
 	if (ret == 0)
 		ret = slots_find_range(&vm->slots, r);
-	if (ret >= 0 && !attr_none_released(vm->attr, r))
+	if (ret >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
 		ret = -EPERM;
 	if (ret >= 0)
 		ret = commit(vm, ret, r, to_shared);
@@ -268,9 +267,9 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 static bool is_none_shared(const struct uv_vm *vm, struct gfn_range r)
 {
 	for (uint64_t at = r.start.v; at < range_end(r);) {
-		struct range_run run = range_map_run_at(vm->attr, at, range_end(r));
+		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
 
-		if (attr_is_shared(run.value))
+		if (attr_is_shared(run.attr))
 			return false;
 		at = run.end;
 	}
@@ -286,7 +285,7 @@ static int commit_release(struct uv_vm *vm, int slot, struct gfn_range r)
 
 	range_begin(vm, r);
 	pthread_rwlock_wrlock(&vm->memory);
-	ret = range_map_set(vm->attr, r.start.v, range_end(r), ATTR_RELEASED);
+	ret = attr_set(vm->attr, r, ATTR_RELEASED);
 	if (ret == 0)
 		ret = sweep_release(vm, w, offset, range_bytes(r));
 	if (ret == 0)

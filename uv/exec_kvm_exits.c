@@ -82,9 +82,10 @@ static int copy_buffer(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_g
 		uint8_t *p = uv_vm_address(v->vm, gpa(at + done), bytes - done, &n);
 		uint64_t first = (at + done) >> PAGE_SHIFT;
 
-		if (p == NULL || !attr_none_released(v->vm->attr,
+		if (p == NULL || !attr_none(v->vm->attr,
 					 (struct gfn_range){gfn(first),
-						 ((at + done + n - 1) >> PAGE_SHIFT) - first + 1}))
+						 ((at + done + n - 1) >> PAGE_SHIFT) - first + 1},
+					 ATTR_RELEASED))
 			ret = -ENOENT;
 		else if (to_guest)
 			memcpy(p, v->buffer + done, n);

@@ -39,12 +39,12 @@ static int resolve(void *ctx, gfn_t gfn, bool write, struct mmu_resolution *ret)
 	host = uv_vm_address(vm, gfn_to_gpa(gfn), PAGE_SIZE, &unused);
 	if (host == NULL)
 		err = -ENOENT;
-	else if (range_map_get(vm->attr, gfn.v) == ATTR_RELEASED)
+	else if (attr_get(vm->attr, gfn) == ATTR_RELEASED)
 		err = -EACCES;
 	else
 		*ret = (struct mmu_resolution){.host = host,
 			.writable = true,
-			.shared = attr_is_shared(range_map_get(vm->attr, gfn.v)),
+			.shared = attr_is_shared(attr_get(vm->attr, gfn)),
 			.max_level = MMU_1G};
 	pthread_rwlock_unlock(&vm->memory);
 	return err;
@@ -55,8 +55,8 @@ static bool uniform(void *ctx, struct gfn_range range)
 {
 	struct uv_vm *vm = ctx;
 
-	return attr_none_released(vm->attr, range) ||
-	       range_map_all(vm->attr, range.start.v, range_end(range), ATTR_RELEASED);
+	return attr_none(vm->attr, range, ATTR_RELEASED) ||
+	       attr_all(vm->attr, range, ATTR_RELEASED);
 }
 
 static int vm_init(struct uv_vm *vm)

@@ -56,7 +56,7 @@ int uv_vm_init(struct uv_vm *vm, int socket)
 	meminfo_open(&vm->meminfo, "");
 	for (unsigned int i = 0; i < SLOTS_MAX; i++)
 		vm->memory_of[i].memfd = -1;
-	vm->attr = range_map_new();
+	vm->attr = attr_map_new();
 	if (vm->attr == NULL)
 		return -ENOMEM;
 	init_locks(vm);
@@ -252,7 +252,7 @@ void uv_vm_finish(struct uv_vm *vm)
 	unmap_shared(vm);
 	remove_folder(vm);
 	free(vm->vcpu);
-	range_map_free(vm->attr);
+	attr_map_free(vm->attr);
 }
 
 uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len)

@@ -23,6 +23,7 @@
 #include "abi/guestcall.h"
 #include "abi/status.h"
 #include "abi/uvcall.h"
+#include "base/range_map.h"
 #include "core/attr.h"
 #include "core/incarnation.h"
 #include "core/pending.h"
@@ -87,7 +88,7 @@ struct uv_vm {
 	uint64_t incarnation;
 	struct slot_table slots;
 	struct slot_memory memory_of[SLOTS_MAX];
-	struct range_map *attr;
+	struct attr_map *attr;
 	struct pending_set pending;
 	struct incarnation_queue dying;
 	uint64_t quarantined_bytes;

@@ -223,7 +223,7 @@ static void end(struct session *s)
 	if (s->vm.exists)
 		uv_vm_finish(&s->vm);
 	else
-		range_map_free(s->vm.attr);
+		attr_map_free(s->vm.attr);
 	close_range((unsigned int)fixed.end, ~0u, 0);
 }
 

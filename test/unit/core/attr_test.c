@@ -12,7 +12,7 @@
 #define PAGES 5
 #define BASE  100 /* so that the pages before and after the range matter */
 
-static void check_all_ranges(const struct range_map *map, const enum page_attr *attr)
+static void check_all_ranges(const struct attr_map *map, const enum page_attr *attr)
 {
 	for (uint64_t s = 0; s < PAGES; s++) {
 		bool shared = true, none_released = true;
@@ -24,14 +24,14 @@ static void check_all_ranges(const struct range_map *map, const enum page_attr *
 			shared = shared && (a == ATTR_COPIED || a == ATTR_MAPPED);
 			none_released = none_released && a != ATTR_RELEASED;
 			assert_int_equal(attr_all_shared(map, r), shared);
-			assert_int_equal(attr_none_released(map, r), none_released);
+			assert_int_equal(attr_none(map, r, ATTR_RELEASED), none_released);
 		}
 	}
 }
 
 static void test_every_map(void **state)
 {
-	struct range_map *map = range_map_new();
+	struct attr_map *map = attr_map_new();
 
 	assert_non_null(map);
 	for (unsigned int code = 0; code < 1u << (2 * PAGES); code++) {
@@ -39,26 +39,27 @@ static void test_every_map(void **state)
 
 		for (unsigned int i = 0; i < PAGES; i++) {
 			attr[i] = (enum page_attr)(code >> (2 * i) & 3);
-			assert_int_equal(range_map_set(map, BASE + i, BASE + i + 1, attr[i]), 0);
+			assert_int_equal(
+				attr_set(map, (struct gfn_range){gfn(BASE + i), 1}, attr[i]), 0);
 		}
 		check_all_ranges(map, attr);
 	}
-	range_map_free(map);
+	attr_map_free(map);
 }
 
 static void test_default_is_private(void **state)
 {
-	struct range_map *map = range_map_new();
+	struct attr_map *map = attr_map_new();
 	struct gfn_range all = {gfn(0), GFN_END};
 
 	assert_non_null(map);
 	assert_false(attr_all_shared(map, all));
-	assert_true(attr_none_released(map, all));
-	assert_int_equal(range_map_set(map, 0, GFN_END - 1, ATTR_COPIED), 0);
+	assert_true(attr_none(map, all, ATTR_RELEASED));
+	assert_int_equal(attr_set(map, (struct gfn_range){gfn(0), GFN_END - 1}, ATTR_COPIED), 0);
 	assert_false(attr_all_shared(map, all));
-	assert_int_equal(range_map_set(map, GFN_END - 1, GFN_END, ATTR_MAPPED), 0);
+	assert_int_equal(attr_set(map, (struct gfn_range){gfn(GFN_END - 1), 1}, ATTR_MAPPED), 0);
 	assert_true(attr_all_shared(map, all));
-	range_map_free(map);
+	attr_map_free(map);
 }
 
 static void test_shared_is_two_attributes(void **state)
