@@ -28,6 +28,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "lethe/page_store.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -153,6 +155,21 @@ enum lethe_gfn_state { LETHE_GFN_NORMAL, LETHE_GFN_SECURE, LETHE_GFN_SHARED, LET
 
 /* What this side holds the page at @gpa to be.  -ENOENT outside slots. */
 LETHE_API int lethe_gfn_state(struct lethe_vm *vm, uint64_t gpa, enum lethe_gfn_state *ret);
+
+/* ---- paging ---- */
+
+/*
+ * A page store in a sparse file, at "PATH" or "file:PATH", in which each page has its place
+ * by its address.  Space is given back by holes; I/O goes past the page cache where the file
+ * system can (O_DIRECT).
+ *
+ * The file is made with mode 0600, locked, and removed by close.  One that is there already is
+ * taken if it is empty (close empties it again and leaves it) or was left behind by a process
+ * that was killed (removed by close).
+ * -EINVAL no path, or another scheme than "file:"; -EBUSY in use by another VM; -EEXIST it has
+ * other content, or is no regular file; -ENOMEM; any errno of opening and writing a file.
+ */
+LETHE_API int lethe_page_store_file(const char *url, struct lethe_page_store **ret_store);
 
 /* ---- vCPUs ---- */
 
