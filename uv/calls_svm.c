@@ -22,14 +22,12 @@
 #include "uv/dispatch.h"
 #include "uv/executor.h"
 #include "uv/measure.h"
+#include "uv/page_in.h"
 #include "uv/slot.h"
 #include "uv/stale.h"
 #include "uv/switch.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
-
-/* Copied and hashed together, so that the second reads from the cache. */
-#define PAGE_IN_STEP (256 * 1024)
 
 static void drop_filling(struct uv_vm *vm)
 {
@@ -135,47 +133,6 @@ static bool is_asked(const struct uv_vm *vm, struct gfn_range r)
 	return false;
 }
 
-/* Measures [offset, end) of a private window, having copied it from the memfd if @data. */
-static int take_run(
-	struct uv_vm *vm, struct slot_memory *m, uint64_t offset, uint64_t end, bool data)
-{
-	int ret = 0;
-
-	while (ret == 0 && offset < end) {
-		uint64_t step = end - offset < PAGE_IN_STEP ? end - offset : PAGE_IN_STEP;
-
-		if (data)
-			ret = memfd_read(m->memfd, offset, m->filling.base + offset, step);
-		if (ret == 0)
-			ret = measure_content(vm->measure, m->filling.base + offset, step);
-		offset += step;
-	}
-	return ret;
-}
-
-/* Holes of the memfd are zeros in the private window too, without being touched. */
-static int take_in(struct uv_vm *vm, int slot, struct gfn_range r)
-{
-	struct slot_memory *m = &vm->memory_of[slot];
-	uint64_t at = (r.start.v - vm->slots.slot[slot].range.start.v) << PAGE_SHIFT;
-	uint64_t end = at + range_bytes(r), start, stop;
-	int ret = measure_add(vm->measure, MEASURE_PAGES, gfn_to_gpa(r.start).v, range_bytes(r));
-
-	while (ret == 0 && at < end) {
-		ret = memfd_next_data(m->memfd, at, end, &start, &stop);
-		if (ret == -ENXIO) {
-			start = stop = end;
-			ret = 0;
-		}
-		if (ret == 0)
-			ret = take_run(vm, m, at, start, false);
-		if (ret == 0)
-			ret = take_run(vm, m, start, stop, true);
-		at = stop;
-	}
-	return ret;
-}
-
 /* A range's content: taken from the hypervisor's memory, once. */
 int call_page_in(struct uv_vm *vm, const struct call *c)
 {
@@ -194,14 +151,9 @@ int call_page_in(struct uv_vm *vm, const struct call *c)
 	if (ret == 0 && !range_map_all(vm->paged_in, r.start.v, range_end(r), 0))
 		ret = -EEXIST;
 	if (ret == 0)
-		ret = take_in(vm, slot, r);
-	/* Only now: a range that failed half-way must not count as complete. */
+		ret = page_in(vm, slot, r);
 	if (ret == 0)
-		ret = range_map_set(vm->paged_in, r.start.v, range_end(r), 1);
-	if (ret == 0) {
-		vm->pages_copied += r.count;
 		c->result->page_in.pages = r.count;
-	}
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }

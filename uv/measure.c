@@ -39,6 +39,21 @@ fail:
 	return -ENOMEM;
 }
 
+int measure_copy(const struct measure *m, struct measure **ret)
+{
+	struct measure *copy;
+	int err = measure_new(&copy);
+
+	if (err < 0)
+		return err;
+	if (EVP_MD_CTX_copy_ex(copy->ctx, m->ctx) != 1) {
+		measure_free(copy);
+		return -ENOMEM;
+	}
+	*ret = copy;
+	return 0;
+}
+
 void measure_free(struct measure *m)
 {
 	if (m == NULL)

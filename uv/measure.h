@@ -13,7 +13,8 @@
 
 struct measure;
 
-enum measure_record { MEASURE_VM = 1, MEASURE_SLOT = 2, MEASURE_PAGES = 3, MEASURE_REGISTERS = 4 };
+/* 3 had the content of pages instead of digests: never again, or the two could be confused. */
+enum measure_record { MEASURE_VM = 1, MEASURE_SLOT = 2, MEASURE_REGISTERS = 4, MEASURE_PAGES = 5 };
 
 /*
  * Loads what the library needs from files, before the sandbox closes: no configuration
@@ -25,9 +26,13 @@ int measure_setup(void);
 int measure_new(struct measure **ret);
 void measure_free(struct measure *m);
 
+/* Another measurement of all that @m has so far.  0 or -ENOMEM. */
+int measure_copy(const struct measure *m, struct measure **ret);
+
 /*
- * Begins a record.  For MEASURE_PAGES and MEASURE_REGISTERS @b is how many bytes of
- * content follow through measure_content().  0 or -EIO.
+ * Begins a record.  After MEASURE_REGISTERS @b bytes of content follow through
+ * measure_content(), after MEASURE_PAGES the digests of their chunks (uv/page_in.h).
+ * 0 or -EIO.
  */
 int measure_add(struct measure *m, enum measure_record type, uint64_t a, uint64_t b);
 int measure_content(struct measure *m, const void *content, uint64_t bytes);

@@ -13,6 +13,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "os/crew.h"
 #include "os/kvm.h"
 #include "os/memfd.h"
 #include "uv/executor.h"
@@ -139,13 +140,20 @@ static int start_threads(struct uv_vm *vm)
 	ret = vm->executor->vm_init != NULL ? vm->executor->vm_init(vm) : 0;
 	if (ret < 0)
 		return ret;
+	ret = crew_new(crew_threads(), &vm->crew);
+	if (ret < 0)
+		goto no_crew;
 	ret = sweeper_new(vm, &vm->sweeper);
-	if (ret == 0) {
-		ret = vcpus_create(vm);
-		if (ret < 0)
-			sweeper_free(vm->sweeper);
-	}
-	if (ret < 0 && vm->executor->vm_fini != NULL)
+	if (ret < 0)
+		goto no_sweeper;
+	ret = vcpus_create(vm);
+	if (ret == 0)
+		return 0;
+	sweeper_free(vm->sweeper);
+no_sweeper:
+	crew_free(vm->crew);
+no_crew:
+	if (vm->executor->vm_fini != NULL)
 		vm->executor->vm_fini(vm);
 	return ret;
 }
@@ -244,6 +252,7 @@ void uv_vm_finish(struct uv_vm *vm)
 	__atomic_store_n(&vm->status->forget_bytes, sweep_left(vm), __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&vm->lock);
 	sweeper_free(vm->sweeper);
+	crew_free(vm->crew);
 	(void)destroy_all_waiting(vm, &unused);
 	__atomic_store_n(&vm->status->forget_bytes, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&vm->status->state, ABI_VM_GONE, __ATOMIC_RELAXED);

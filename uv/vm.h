@@ -32,6 +32,7 @@
 #include "os/meminfo.h"
 #include "os/window.h"
 
+struct crew;
 struct executor;
 struct measure;
 struct uv_vm;
@@ -135,7 +136,8 @@ struct uv_vm {
 	uint8_t *bulk;
 	struct abi_status_page *status;
 	struct sweeper *sweeper;
-	int folder; /* of the runtime directory; removed at the end */
+	struct crew *crew; /* for work of the main thread that can be cut into pieces */
+	int folder;        /* of the runtime directory; removed at the end */
 	char name[ABI_NAME_MAX + 1];
 	int statm;              /* /proc/self/statm, opened before the sandbox closes */
 	uint64_t own_bytes;     /* resident without any guest memory */

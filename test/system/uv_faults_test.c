@@ -50,8 +50,8 @@ static uint32_t create(struct uvc *c, const int fds[4])
 
 static void test_create(void **state)
 {
-	static const char *const failpoints[] = {"uv-map-shared", "uv-sweeper", "uv-vcpu-create",
-		"uv-vcpu-create:2", "uv-vcpu-create:3"};
+	static const char *const failpoints[] = {"uv-map-shared", "crew-new", "uv-sweeper",
+		"uv-vcpu-create", "uv-vcpu-create:2", "uv-vcpu-create:3"};
 
 	for (size_t i = 0; i < COUNT(failpoints); i++) {
 		struct uvc c;
@@ -127,6 +127,40 @@ static void test_switch(void **state)
 			assert_int_equal(uvc_info(&c).security, ABI_SEC_TRANSIENT);
 		}
 		assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_DONE, NULL, 0), ABI_ST_OK);
+		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
+		uvc_end(&c);
+	}
+}
+
+/*
+ * A PAGE_IN fails after having copied: what it copied is gone, what it measured does not
+ * count, and the same PAGE_IN succeeds.
+ */
+static void test_page_in(void **state)
+{
+	/* The second and third measurement are those of the call itself and of its first chunk. */
+	static const char *const faults[] = {
+		"", "uv-measure:2", "uv-measure:3", "uv-page-in", "uv-page-in:3"};
+	struct abi_init_done_ret done[COUNT(faults)];
+
+	for (size_t i = 0; i < COUNT(faults); i++) {
+		struct abi_vcpu_page page;
+		struct uvc c;
+
+		print_message("%s\n", faults[i]);
+		begin(&c, i == 0 ? "none" : faults[i], 0, "zero 1M 7M\npoweroff\n");
+		assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_START, NULL, 0), ABI_ST_OK);
+		if (i > 0) {
+			memset(c.slot[0].base + LOW, 'x', 7 * MIB);
+			assert_int_equal(uvc_page_in(&c, 0, MEMORY), ABI_ST_NO_MEMORY);
+			memset(c.slot[0].base + LOW, 0, 7 * MIB);
+		}
+		assert_int_equal(uvc_page_in(&c, 0, LOW), ABI_ST_OK);
+		assert_int_equal(
+			uvc_call0(&c, ABI_CALL_INIT_DONE, &done[i], sizeof(done[i])), ABI_ST_OK);
+		assert_int_equal(done[i].pages_copied, LOW / 4096);
+		assert_memory_equal(done[i].measurement, done[0].measurement, ABI_MEASUREMENT_SIZE);
 		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		uvc_end(&c);
@@ -271,6 +305,7 @@ int main(void)
 		cmocka_unit_test(test_create_and_hang_up),
 		cmocka_unit_test(test_slot_register),
 		cmocka_unit_test(test_switch),
+		cmocka_unit_test(test_page_in),
 		cmocka_unit_test(test_setting_aside),
 		cmocka_unit_test(test_no_memory_at_the_end),
 		cmocka_unit_test(test_quarantine),

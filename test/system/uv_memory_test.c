@@ -278,7 +278,27 @@ static void hash_record(EVP_MD_CTX *md, uint64_t type, uint64_t a, uint64_t b)
 	assert_int_equal(EVP_DigestUpdate(md, head, sizeof(head)), 1);
 }
 
-/* As docs/measurement.md says, of the memory in @c: first [0, LOW), then one page at 2M. */
+static void hash_pages(EVP_MD_CTX *md, const struct uvc *c, uint64_t gpa, uint64_t bytes)
+{
+	uint8_t digest[ABI_MEASUREMENT_SIZE];
+
+	hash_record(md, 5, gpa, bytes);
+	for (uint64_t at = 0; at < bytes; at += 2 * MIB) {
+		uint64_t n = bytes - at < 2 * MIB ? bytes - at : 2 * MIB;
+
+		assert_int_equal(
+			EVP_Digest(c->slot[0].base + gpa + at, n, digest, NULL, EVP_sha384(), NULL),
+			1);
+		assert_int_equal(EVP_DigestUpdate(md, digest, sizeof(digest)), 1);
+	}
+}
+
+/* What test_measurement() takes in: within a chunk, several, a page; content and holes. */
+static const struct {
+	uint64_t gpa, bytes;
+} measured[] = {{0, LOW}, {LOW + PAGE, 5 * MIB}, {7 * MIB, PAGE}};
+
+/* As docs/measurement.md says, of the memory in @c. */
 static void expected_measurement(const struct uvc *c, uint8_t ret[ABI_MEASUREMENT_SIZE])
 {
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -288,10 +308,8 @@ static void expected_measurement(const struct uvc *c, uint8_t ret[ABI_MEASUREMEN
 	hash_record(md, 1, c->vcpus, ABI_EXEC_SW);
 	hash_record(md, 2, 0, MEMORY);
 	hash_record(md, 2, 16 * MIB, MIB);
-	hash_record(md, 3, 0, LOW);
-	assert_int_equal(EVP_DigestUpdate(md, c->slot[0].base, LOW), 1);
-	hash_record(md, 3, 2 * MIB, PAGE);
-	assert_int_equal(EVP_DigestUpdate(md, c->slot[0].base + 2 * MIB, PAGE), 1);
+	for (size_t i = 0; i < COUNT(measured); i++)
+		hash_pages(md, c, measured[i].gpa, measured[i].bytes);
 	assert_int_equal(EVP_DigestFinal_ex(md, ret, &size), 1);
 	EVP_MD_CTX_free(md);
 }
@@ -305,11 +323,12 @@ static void test_measurement(void **state)
 	uvc_begin(&c, 3, 0, MEMORY);
 	assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
 	uvc_load(&c, "poweroff\n");
-	memset(c.slot[0].base + 2 * MIB, 'm', PAGE);
+	memset(c.slot[0].base + LOW, 'm', MIB);
+	memset(c.slot[0].base + 6 * MIB, 'n', MIB + PAGE);
 	expected_measurement(&c, expected);
 	assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_START, NULL, 0), ABI_ST_OK);
-	assert_int_equal(uvc_page_in(&c, 0, LOW), ABI_ST_OK);
-	assert_int_equal(uvc_page_in(&c, 2 * MIB, PAGE), ABI_ST_OK);
+	for (size_t i = 0; i < COUNT(measured); i++)
+		assert_int_equal(uvc_page_in(&c, measured[i].gpa, measured[i].bytes), ABI_ST_OK);
 	assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_DONE, &done, sizeof(done)), ABI_ST_OK);
 	assert_memory_equal(done.measurement, expected, sizeof(expected));
 	uvc_end(&c);

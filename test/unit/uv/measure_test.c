@@ -92,12 +92,35 @@ static void test_content_in_pieces(void **state)
 	measure_free(m);
 }
 
+/* A copy goes on from where it was made, and neither notices the other. */
+static void test_copy(void **state)
+{
+	const struct record first = {MEASURE_SLOT, 0, 8, NULL};
+	static const struct record both[] = {
+		{MEASURE_SLOT, 0, 8, NULL}, {MEASURE_PAGES, 0, 8, "abcdefgh"}};
+	struct digest one = measure(&first, 1), two = measure(both, 2), d;
+	struct measure *m, *copy;
+
+	assert_int_equal(measure_new(&m), 0);
+	assert_int_equal(measure_add(m, MEASURE_SLOT, 0, 8), 0);
+	assert_int_equal(measure_copy(m, &copy), 0);
+	assert_int_equal(measure_add(copy, MEASURE_PAGES, 0, 8), 0);
+	assert_int_equal(measure_content(copy, "abcdefgh", 8), 0);
+	assert_int_equal(measure_finish(m, d.byte), 0);
+	assert_memory_equal(&d, &one, sizeof(d));
+	measure_free(m);
+	assert_int_equal(measure_finish(copy, d.byte), 0);
+	assert_memory_equal(&d, &two, sizeof(d));
+	measure_free(copy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_known_values),
 		cmocka_unit_test(test_sequences_differ),
 		cmocka_unit_test(test_content_in_pieces),
+		cmocka_unit_test(test_copy),
 	};
 
 	if (measure_setup() < 0)
