@@ -7,7 +7,8 @@
  * descriptors that the call names.  The answer is one packet: a header with the same
  * seq, and on ABI_ST_OK the result struct of the call.  Calls are performed one after
  * another in the order of arrival; PERFORM alone answers later, from the sweeper, so
- * that other calls go on meanwhile.
+ * that other calls go on meanwhile.  Between answers the ultravisor may send a struct
+ * abi_event, which nobody asked for and nobody answers.
  *
  * The table below is the only place that says who may call what and when: dispatch in
  * uv/ is generated from it, and so are the names in logs.  Freestanding: includes no
@@ -21,10 +22,12 @@
 
 #include <stdint.h>
 
+#include "abi/exit.h"
 #include "abi/vcpu_state.h"
 
-#define ABI_MAGIC   0x6c746875u /* "uhtl" */
-#define ABI_VERSION 1u
+#define ABI_MAGIC       0x6c746875u /* "uhtl" */
+#define ABI_EVENT_MAGIC 0x6c746876u
+#define ABI_VERSION     2u
 
 /* The descriptor on which lethe-uv finds its socket. */
 #define ABI_SOCKET_FD 3
@@ -53,7 +56,7 @@
 	X(VERSION, 10, EPROTONOSUPPORT, "another version of the interface")                 \
 	X(NOT_SUPPORTED, 11, EOPNOTSUPP, "not supported here, or switched off")             \
 	X(PENDING, 12, EALREADY, "one is set aside whose destruction has not begun")        \
-	X(NOTHING, 13, ENODATA, "nothing is protected, or nothing is set aside")            \
+	X(NOTHING, 13, ENODATA, "nothing is protected, set aside or sealed")                \
 	X(CANCELLED, 14, ECANCELED, "cancelled; the rest is kept for later")                \
 	X(QUARANTINED, 15, EUCLEAN, "memory could not be destroyed and is kept out of use") \
 	X(IO, 16, EIO, "the host failed an operation")                                      \
@@ -111,7 +114,13 @@ enum abi_security {
 	X(MEM_WRITE, 16, abi_mem, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)                   \
 	X(INFO, 17, abi_none, abi_info_ret, 0, ABI_PHASE_VM, ABI_SEC_ANY)                    \
 	X(VCPU_STATE, 18, abi_vcpu_state, abi_none, 0, ABI_PHASE_SETUP, ABI_SEC_NORMAL)      \
-	X(IRQ_LINE, 19, abi_irq_line, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)
+	X(IRQ_LINE, 19, abi_irq_line, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                \
+	X(PAGE_OUT, 20, abi_page_out, abi_page_out_ret, 0, ABI_PHASE_VM, ABI_SEC_SECURE)     \
+	X(PAGE_IN_SEALED, 21, abi_page_in_sealed, abi_page_in_ret, 0, ABI_PHASE_VM,          \
+		ABI_SEC_SECURE)                                                              \
+	X(PAGE_LOST, 22, abi_page_lost, abi_none, 0, ABI_PHASE_VM, ABI_SEC_SECURE)           \
+	X(SLOT_MOVE, 23, abi_slot_move, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)             \
+	X(COLDEST, 24, abi_coldest, abi_coldest_ret, 0, ABI_PHASE_VM, ABI_SEC_SECURE)
 
 enum abi_call {
 #define X(name, number, args, result, fds, phases, security) ABI_CALL_##name = number,
@@ -186,7 +195,57 @@ struct abi_page_in {
 };
 
 struct abi_page_in_ret {
-	uint64_t pages; /* OUT: pages that were copied and measured */
+	uint64_t pages; /* OUT: pages that were taken in */
+};
+
+#define ABI_SEALED_PAGES (ABI_BULK_SIZE / 4096)
+
+/*
+ * The private pages of a range that hold something are encrypted into the bulk buffer, the
+ * page at gpa + 4096 * i to byte 4096 * i, and their memory is given back.  What is shared,
+ * released, sealed already or was never touched is left alone.
+ */
+struct abi_page_out {
+	uint64_t gpa;   /* IN: page-aligned */
+	uint64_t bytes; /* IN: whole pages, inside one slot, at most ABI_BULK_SIZE */
+};
+
+struct abi_page_out_ret {
+	uint64_t pages;                         /* OUT: pages sealed by this call */
+	uint64_t sealed[ABI_SEALED_PAGES / 64]; /* OUT: bit i: the page at gpa + 4096 * i */
+};
+
+/*
+ * The way back.  Of the pages in `present`, whose ciphertext is in the bulk buffer as above,
+ * those that are sealed are checked and decrypted; the others are left alone.  One that
+ * fails its check is ABI_ST_BAD_PAGE: none is taken in, and the VM stops.
+ */
+struct abi_page_in_sealed {
+	uint64_t gpa;                            /* IN: page-aligned */
+	uint64_t bytes;                          /* IN: as for abi_page_out */
+	uint64_t present[ABI_SEALED_PAGES / 64]; /* IN: no bit beyond the range */
+};
+
+/* The hypervisor cannot bring a sealed page back: the VM stops. */
+struct abi_page_lost {
+	uint64_t gpa; /* IN: page-aligned */
+};
+
+struct abi_slot_move {
+	uint32_t id; /* IN */
+	uint32_t reserved;
+	uint64_t gpa; /* IN: page-aligned, where the slot shall begin */
+};
+
+struct abi_coldest {
+	uint64_t bytes; /* IN: whole pages: how much to find */
+};
+
+/* Where private memory lies that was not used for longest, the coldest first. */
+struct abi_coldest_ret {
+	uint32_t count; /* OUT */
+	uint32_t reserved;
+	struct abi_range range[ABI_MAX_RANGES]; /* OUT: each inside one slot */
 };
 
 struct abi_init_done_ret {
@@ -234,6 +293,19 @@ struct abi_info_ret {
 	uint64_t set_aside_bytes;
 	uint64_t stale_bytes; /* OUT: shared backing that waits to be discarded */
 	uint64_t quarantined_bytes;
+	uint64_t sealed_pages; /* OUT: private pages that are with the hypervisor, encrypted */
+};
+
+enum abi_event_type {
+	/* A vCPU waits for these pages, which are sealed.  Sent once until they have come. */
+	ABI_EVENT_PAGE_WANTED = 1
+};
+
+struct abi_event {
+	uint32_t magic; /* ABI_EVENT_MAGIC */
+	uint32_t type;  /* enum abi_event_type */
+	uint64_t gpa;
+	uint64_t bytes; /* whole pages, inside one slot, at most ABI_BULK_SIZE */
 };
 
 #endif

@@ -4,16 +4,23 @@
 #include <assert.h>
 #include <errno.h>
 
-int pending_begin(struct pending_set *p, unsigned int vcpu, struct gfn_range range)
+bool pending_overlaps(const struct pending_set *p, struct gfn_range range)
 {
-	assert(vcpu < PENDING_MAX && (p->used & ((uint64_t)1 << vcpu)) == 0);
 	for (unsigned int i = 0; i < PENDING_MAX; i++) {
 		struct gfn_range other = p->range[i];
 
 		if ((p->used & ((uint64_t)1 << i)) != 0 && range.start.v < range_end(other) &&
 			other.start.v < range_end(range))
-			return -EAGAIN;
+			return true;
 	}
+	return false;
+}
+
+int pending_begin(struct pending_set *p, unsigned int vcpu, struct gfn_range range)
+{
+	assert(vcpu < PENDING_MAX && (p->used & ((uint64_t)1 << vcpu)) == 0);
+	if (pending_overlaps(p, range))
+		return -EAGAIN;
 	p->used |= (uint64_t)1 << vcpu;
 	p->range[vcpu] = range;
 	return 0;

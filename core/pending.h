@@ -18,6 +18,9 @@ struct pending_set {
 /* Marks @range as being converted by @vcpu.  0; -EAGAIN if it overlaps another's. */
 int pending_begin(struct pending_set *p, unsigned int vcpu, struct gfn_range range);
 
+/* Whether any page of @range is being converted. */
+bool pending_overlaps(const struct pending_set *p, struct gfn_range range);
+
 /* Ends @vcpu's conversion, whether it was committed or not. */
 void pending_end(struct pending_set *p, unsigned int vcpu);
 

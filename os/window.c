@@ -10,6 +10,10 @@
 #include "base/failpoint.h"
 #include "base/types.h"
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
 #define PROT_RW   (PROT_READ | PROT_WRITE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
@@ -149,6 +153,22 @@ int window_discard(const struct window *w, uint64_t offset, uint64_t bytes)
 	(void)syscall(SYS_munlock, w->base + offset, bytes);
 	if (madvise(w->base + offset, bytes, MADV_DONTNEED) < 0)
 		return -errno;
+	return 0;
+}
+
+int window_vacate(const struct window *w, uint64_t offset, uint64_t bytes)
+{
+	int err = failpoint("window-vacate");
+
+	if (err < 0)
+		return err;
+	/* Linux 5.18 and later: without unlocking, which would split the mapping. */
+	if (madvise(w->base + offset, bytes, MADV_DONTNEED_LOCKED) == 0)
+		return 0;
+	(void)syscall(SYS_munlock, w->base + offset, bytes);
+	if (madvise(w->base + offset, bytes, MADV_DONTNEED) < 0)
+		return -errno;
+	(void)mlock2(w->base + offset, bytes, MLOCK_ONFAULT);
 	return 0;
 }
 

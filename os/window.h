@@ -37,6 +37,12 @@ int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, cons
 /* Gives the memory of a part back to the kernel; it reads as zeros.  0 or -errno. */
 int window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 
+/*
+ * The same for a part that will be used again: what comes to lie there is locked on fault
+ * like the rest.
+ */
+int window_vacate(const struct window *w, uint64_t offset, uint64_t bytes);
+
 /* Makes every access to a part fail, KVM's too.  It holds nothing.  0 or -errno. */
 int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
 

@@ -10,6 +10,7 @@
 #include "os/memfd.h"
 #include "uv/dispatch.h"
 #include "uv/executor.h"
+#include "uv/seal.h"
 #include "uv/slot.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
@@ -42,6 +43,8 @@ void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 
 	d->window[id] = m->window;
 	d->secret[id] = vm->state.security == SECURITY_SECURE;
+	d->sealed[id] = m->sealed;
+	free(m->idle);
 	pthread_mutex_lock(&vm->stale_lock);
 	d->memfd[id] = m->memfd;
 	range_map_free(m->stale);
@@ -54,6 +57,9 @@ void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 
 void dying_take_all(struct uv_vm *vm, struct dying *d)
 {
+	/* First: from here on, what the hypervisor keeps of this incarnation is noise. */
+	seal_free(vm->seal);
+	vm->seal = NULL;
 	d->left = uv_vm_current(vm);
 	d->executor = vm->executor;
 	if (vm->executor->retire != NULL)
@@ -188,6 +194,95 @@ int call_slot_unregister(struct uv_vm *vm, const struct call *c)
 		dying_leave(vm, d, true);
 	else
 		free(d);
+	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+/* Whether slot @id may move to @to.  Its GFNs must be given up as if it were to go. */
+static int check_move(struct uv_vm *vm, unsigned int id, struct gfn_range to)
+{
+	struct slot_table others = vm->slots;
+	int ret = check_remove(vm, id);
+
+	if (ret < 0)
+		return ret;
+	if (pending_overlaps(&vm->pending, vm->slots.slot[id].range))
+		return -EAGAIN;
+	slots_remove(&others, id);
+	return slots_check_add(&others, id, to);
+}
+
+static int show_slot(struct uv_vm *vm, unsigned int id, struct gfn_range range)
+{
+	slots_remove(&vm->slots, id);
+	slots_add(&vm->slots, id, range);
+	return vm->executor->slot_changed != NULL ? vm->executor->slot_changed(vm, id) : 0;
+}
+
+/*
+ * Shows slot @id at @to, in @fresh if that is a window: *fresh has the old one then.  Caller
+ * holds vm->lock.  0 or a negative errno, nothing changed then.
+ */
+static int move_slot(struct uv_vm *vm, unsigned int id, struct gfn_range to, struct window *fresh)
+{
+	struct gfn_range from = vm->slots.slot[id].range;
+	struct slot_memory *m = &vm->memory_of[id];
+	struct window old = m->window;
+	int ret;
+
+	pthread_rwlock_wrlock(&vm->memory);
+	if (fresh->base != NULL)
+		m->window = *fresh;
+	ret = show_slot(vm, id, to);
+	if (ret == 0)
+		ret = attr_set(vm->attr, from, ATTR_PRIVATE);
+	if (ret < 0) {
+		m->window = old;
+		if (show_slot(vm, id, from) < 0)
+			log_error("slot %u could not be put back", id);
+	} else if (fresh->base != NULL) {
+		*fresh = old;
+	}
+	pthread_rwlock_unlock(&vm->memory);
+	return ret;
+}
+
+/* A protected slot is new where it comes to lie: private and zero. */
+static int move_protected(struct uv_vm *vm, unsigned int id, struct gfn_range to)
+{
+	struct dying *d = dying_new(vm->incarnation);
+	int ret = d == NULL ? -ENOMEM : window_private(range_bytes(to), &d->window[id]);
+
+	if (ret == 0)
+		ret = move_slot(vm, id, to, &d->window[id]);
+	if (ret == 0) {
+		d->secret[id] = true;
+		dying_leave(vm, d, true);
+		return 0;
+	}
+	if (d != NULL)
+		(void)window_unmap(&d->window[id]);
+	free(d);
+	return ret;
+}
+
+int call_slot_move(struct uv_vm *vm, const struct call *c)
+{
+	const struct abi_slot_move *a = &c->args->slot_move;
+	struct gfn_range to;
+	int ret;
+
+	pthread_mutex_lock(&vm->lock);
+	ret = slots_check(&vm->slots, a->id);
+	if (ret == 0)
+		ret = checked_gfn_range(a->gpa, range_bytes(vm->slots.slot[a->id].range), &to);
+	if (ret == 0)
+		ret = check_move(vm, a->id, to);
+	if (ret == 0 && vm->state.security == SECURITY_SECURE)
+		ret = move_protected(vm, a->id, to);
+	else if (ret == 0)
+		ret = move_slot(vm, a->id, to, &(struct window){0});
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;

@@ -121,6 +121,7 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->shared_pages = attr_count(vm->attr, ATTR_COPIED) + attr_count(vm->attr, ATTR_MAPPED);
 	info->set_aside_bytes = sweep_left(vm);
 	info->quarantined_bytes = vm->quarantined_bytes;
+	info->sealed_pages = attr_count(vm->attr, ATTR_SEALED);
 	pthread_mutex_unlock(&vm->lock);
 	info->stale_bytes = stale_bytes(vm);
 	return 0;

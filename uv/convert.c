@@ -9,6 +9,7 @@
 #include "os/memfd.h"
 #include "uv/executor.h"
 #include "uv/guestcall.h"
+#include "uv/pager.h"
 #include "uv/stale.h"
 #include "uv/status.h"
 #include "uv/sweeper.h"
@@ -206,15 +207,23 @@ static int begin(
 {
 	struct uv_vm *vm = v->vm;
 	struct gfn_range r;
+	bool sealed;
 	int err;
 
-	pthread_mutex_lock(&vm->lock);
-	err = check_range(vm, start, bytes, &r);
-	if (err >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
-		err = -EPERM;
-	if (err >= 0)
-		err = is_converted(vm, r, to_shared) ? 1 : pending_begin(&vm->pending, v->id, r);
-	pthread_mutex_unlock(&vm->lock);
+	do {
+		pthread_mutex_lock(&vm->lock);
+		err = check_range(vm, start, bytes, &r);
+		if (err >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
+			err = -EPERM;
+		sealed = err >= 0 && !attr_none(vm->attr, r, ATTR_SEALED);
+		if (sealed)
+			err = -ECANCELED;
+		else if (err >= 0)
+			err = is_converted(vm, r, to_shared)
+				      ? 1
+				      : pending_begin(&vm->pending, v->id, r);
+		pthread_mutex_unlock(&vm->lock);
+	} while (sealed && pager_fetch(v, r));
 	if (err == 0)
 		*ret = r;
 	return err;
@@ -305,5 +314,7 @@ int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes)
 	if (ret >= 0)
 		ret = is_none_shared(vm, r) ? commit_release(vm, slot, r) : -EPERM;
 	pthread_mutex_unlock(&vm->lock);
+	/* A vCPU may wait for one of them that was sealed. */
+	pager_arrived(vm);
 	return ret;
 }

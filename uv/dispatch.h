@@ -24,6 +24,11 @@ union call_args {
 	struct abi_mem mem;
 	struct abi_vcpu_state vcpu_state;
 	struct abi_irq_line irq_line;
+	struct abi_page_out page_out;
+	struct abi_page_in_sealed page_in_sealed;
+	struct abi_page_lost page_lost;
+	struct abi_slot_move slot_move;
+	struct abi_coldest coldest;
 };
 
 union call_result {
@@ -35,6 +40,8 @@ union call_result {
 	struct abi_prepare_ret prepare;
 	struct abi_perform_ret perform;
 	struct abi_info_ret info;
+	struct abi_page_out_ret page_out;
+	struct abi_coldest_ret coldest;
 };
 
 struct call {
@@ -77,5 +84,10 @@ int call_cancel(struct uv_vm *vm, const struct call *c);
 int call_reset(struct uv_vm *vm, const struct call *c);
 int call_mem_read(struct uv_vm *vm, const struct call *c);
 int call_mem_write(struct uv_vm *vm, const struct call *c);
+int call_page_out(struct uv_vm *vm, const struct call *c);
+int call_page_in_sealed(struct uv_vm *vm, const struct call *c);
+int call_page_lost(struct uv_vm *vm, const struct call *c);
+int call_slot_move(struct uv_vm *vm, const struct call *c);
+int call_coldest(struct uv_vm *vm, const struct call *c);
 
 #endif

@@ -12,6 +12,7 @@
 #include "mmu/mmu.h"
 #include "uv/executor.h"
 #include "uv/guestcall.h"
+#include "uv/pager.h"
 #include "uv/vcpu.h"
 
 #include <errno.h>
@@ -26,10 +27,14 @@ struct sw_exec {
 
 /* ---- what the MMU asks ---- */
 
-/* -EAGAIN: a mapping is being changed; -EACCES: the guest gave the page up. */
+/*
+ * -EAGAIN: a mapping is being changed; -EACCES: the guest gave the page up; -ENODATA: it is
+ * sealed.
+ */
 static int resolve(void *ctx, gfn_t gfn, bool write, struct mmu_resolution *ret)
 {
 	struct uv_vm *vm = ctx;
+	enum page_attr attr;
 	uint64_t unused;
 	uint8_t *host;
 	int err = 0;
@@ -37,26 +42,33 @@ static int resolve(void *ctx, gfn_t gfn, bool write, struct mmu_resolution *ret)
 	if (pthread_rwlock_tryrdlock(&vm->memory) != 0)
 		return -EAGAIN;
 	host = uv_vm_address(vm, gfn_to_gpa(gfn), PAGE_SIZE, &unused);
+	attr = attr_get(vm->attr, gfn);
 	if (host == NULL)
 		err = -ENOENT;
-	else if (attr_get(vm->attr, gfn) == ATTR_RELEASED)
+	else if (attr == ATTR_RELEASED)
 		err = -EACCES;
+	else if (attr == ATTR_SEALED)
+		err = -ENODATA;
 	else
 		*ret = (struct mmu_resolution){.host = host,
 			.writable = true,
-			.shared = attr_is_shared(attr_get(vm->attr, gfn)),
+			.shared = attr_is_shared(attr),
 			.max_level = MMU_1G};
 	pthread_rwlock_unlock(&vm->memory);
 	return err;
 }
 
-/* Private and shared pages lie in one window; only released ones must not be mapped. */
+/*
+ * Private and shared pages lie in one window; only released and sealed ones must not be
+ * mapped.
+ */
 static bool uniform(void *ctx, struct gfn_range range)
 {
 	struct uv_vm *vm = ctx;
 
-	return attr_none(vm->attr, range, ATTR_RELEASED) ||
-	       attr_all(vm->attr, range, ATTR_RELEASED);
+	return attr_all(vm->attr, range, ATTR_RELEASED) || attr_all(vm->attr, range, ATTR_SEALED) ||
+	       (attr_none(vm->attr, range, ATTR_RELEASED) &&
+		       attr_none(vm->attr, range, ATTR_SEALED));
 }
 
 static int vm_init(struct uv_vm *vm)
@@ -112,6 +124,13 @@ static void range_end_change(struct uv_vm *vm, struct gfn_range range)
 	mmu_invalidate_end(e->mmu, &e->converting);
 }
 
+static uint64_t age(struct uv_vm *vm, struct gfn_range range)
+{
+	struct sw_exec *e = vm->exec;
+
+	return mmu_age(e->mmu, range);
+}
+
 /* ---- what the interpreter asks ---- */
 
 /* Stops the VM for an access that no state allows. */
@@ -145,6 +164,19 @@ static bool wait_outside(struct uv_vcpu *v)
 	return go;
 }
 
+/* Out of guest mode until a sealed page has come.  False if the vCPU must stop. */
+static bool fetch(struct uv_vcpu *v, uint64_t at)
+{
+	bool go;
+
+	mmu_vcpu_leave(v->exec);
+	vcpu_leave(v);
+	go = pager_fetch(v, (struct gfn_range){gpa_to_gfn(gpa(at)), 1}) && vcpu_enter(v);
+	if (go)
+		mmu_vcpu_enter(v->exec);
+	return go;
+}
+
 static uint8_t *translate(void *ctx, uint64_t at, uint64_t want, bool write, uint64_t *ret_len)
 {
 	struct uv_vcpu *v = ctx;
@@ -156,6 +188,11 @@ static uint8_t *translate(void *ctx, uint64_t at, uint64_t want, bool write, uin
 	while ((p = mmu_vcpu_translate(v->exec, gpa(at), write, ret_len)) == NULL) {
 		int err = mmu_vcpu_error(v->exec);
 
+		if (err == -ENODATA) {
+			if (!fetch(v, at))
+				return NULL;
+			continue;
+		}
 		if (err != -EAGAIN)
 			return violation(v, at, err);
 		mmu_vcpu_wait(v->exec);
@@ -242,6 +279,7 @@ const struct executor executor_sw = {
 	.slot_changed = slot_changed,
 	.range_begin = range_begin,
 	.range_end = range_end_change,
+	.age = age,
 	.run = run,
 	.kick = kick,
 };

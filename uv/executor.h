@@ -37,6 +37,28 @@ struct executor {
 	void (*range_begin)(struct uv_vm *vm, struct gfn_range range);
 	void (*range_end)(struct uv_vm *vm, struct gfn_range range);
 
+	/*
+	 * Sealed pages.  Called with vm->lock held.  seal_begin: pages of @range are about to
+	 * be sealed; from here on a vCPU that touches a sealed or a missing page of it comes
+	 * to pager_fetch().  -EOPNOTSUPP: this executor cannot.  Where it is NULL, range_begin
+	 * keeps vCPUs off, and the executor looks at the attributes itself; an executor with
+	 * neither cannot.
+	 */
+	int (*seal_begin)(struct uv_vm *vm, unsigned int slot, struct gfn_range range);
+
+	/*
+	 * page_take gives the memory of pages back that have become sealed (NULL: they are
+	 * discarded); page_put fills one that is sealed no more (NULL: it is copied into the
+	 * window).  vm->memory is held for writing from the change of the attribute on, so
+	 * whoever fills missing pages with zeros holds it for reading from the look at the
+	 * attribute until that is done.  0 or a negative errno, nothing changed then.
+	 */
+	int (*page_take)(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
+	int (*page_put)(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page);
+
+	/* How many pages of @range were used since the last time; forgets it.  NULL: unknown. */
+	uint64_t (*age)(struct uv_vm *vm, struct gfn_range range);
+
 	/* What a vCPU's first instruction finds.  Caller holds vm->lock.  0 or -errno. */
 	int (*set_state)(struct uv_vm *vm, const struct abi_vcpu_state *state);
 

@@ -137,8 +137,8 @@ static int64_t call_dma(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 static void set_stopped(struct uv_vm *vm)
 {
 	pthread_mutex_lock(&vm->lock);
-	if (vm->state.phase == PHASE_RUNNING && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
-		log_error("a running VM did not stop");
+	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
+		log_error("a VM did not stop");
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
 }
@@ -265,4 +265,21 @@ void guest_stop(struct uv_vcpu *v, enum abi_stop reason, uint64_t gpa, const cha
 	vcpu_leave(v);
 	memcpy(v->buffer, text, size);
 	(void)end_all(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, gpa}, (uint32_t)size);
+}
+
+void guest_stop_all(struct uv_vm *vm, enum abi_stop reason, uint64_t gpa, const char *text)
+{
+	struct uv_vcpu *v = &vm->vcpu[0];
+	size_t size = strnlen(text, sizeof(v->buffer));
+	enum vm_phase phase;
+
+	pthread_mutex_lock(&vm->lock);
+	phase = vm->state.phase;
+	pthread_mutex_unlock(&vm->lock);
+	if (phase == PHASE_STOPPED || (phase == PHASE_RUNNING && !vcpus_claim_stop(vm)))
+		return;
+	vcpus_stop(vm, NULL);
+	set_stopped(vm);
+	memcpy(v->buffer, text, size);
+	vcpu_exit_post(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, gpa}, (uint32_t)size);
 }

@@ -22,6 +22,7 @@
 #include "os/sandbox.h"
 #include "uv/dispatch.h"
 #include "uv/measure.h"
+#include "uv/seal.h"
 #include "uv/vm.h"
 
 /* How often `lethe ps` gets new figures. */
@@ -100,7 +101,7 @@ int main(int argc, char **argv)
 	 * The malloc of a sanitizer, which knows no sandbox, refuses.
 	 */
 	(void)mallopt(M_ARENA_MAX, 1);
-	if (measure_setup() < 0)
+	if (measure_setup() < 0 || seal_setup() < 0)
 		return 1;
 	if (uv_vm_init(&vm, ABI_SOCKET_FD) < 0)
 		return 1;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "os/clock.h"
 #include "uv/executor.h"
+#include "uv/seal.h"
 #include "uv/stale.h"
 
 /* A PERFORM that waits for its end. */
@@ -58,6 +59,11 @@ static int64_t sweep_chunk(struct uv_vm *vm, struct dying *d)
 		d->slot++;
 	if (d->slot == SLOTS_MAX)
 		return -ENODATA;
+	if (d->sealed[d->slot] != NULL) {
+		if (!seal_table_free_some(d->sealed[d->slot]))
+			d->sealed[d->slot] = NULL;
+		return 0;
+	}
 	w = &d->window[d->slot];
 	if (d->secret[d->slot]) {
 		ret = window_next_resident(w, d->offset, w->bytes, &d->offset, &bytes);

@@ -17,6 +17,7 @@
 #include "os/kvm.h"
 #include "os/memfd.h"
 #include "uv/executor.h"
+#include "uv/seal.h"
 #include "uv/slot.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
@@ -48,6 +49,7 @@ static void init_locks(struct uv_vm *vm)
 int uv_vm_init(struct uv_vm *vm, int socket)
 {
 	char why[128];
+	int ret;
 
 	memset(vm, 0, sizeof(*vm));
 	vm->socket = socket;
@@ -57,6 +59,9 @@ int uv_vm_init(struct uv_vm *vm, int socket)
 	meminfo_open(&vm->meminfo, "");
 	for (unsigned int i = 0; i < SLOTS_MAX; i++)
 		vm->memory_of[i].memfd = -1;
+	ret = seal_random(vm->id, sizeof(vm->id));
+	if (ret < 0)
+		return ret;
 	vm->attr = attr_map_new();
 	if (vm->attr == NULL)
 		return -ENOMEM;
@@ -258,6 +263,8 @@ void uv_vm_finish(struct uv_vm *vm)
 	__atomic_store_n(&vm->status->state, ABI_VM_GONE, __ATOMIC_RELAXED);
 	if (vm->executor->vm_fini != NULL)
 		vm->executor->vm_fini(vm);
+	seal_free(vm->seal);
+	(void)window_unmap(&vm->scratch);
 	unmap_shared(vm);
 	remove_folder(vm);
 	free(vm->vcpu);

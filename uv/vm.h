@@ -35,14 +35,18 @@
 struct crew;
 struct executor;
 struct measure;
+struct seal;
+struct seal_table;
 struct uv_vm;
 
 /* One memslot's memory.  Guarded by vm->lock and, for users of the window, vm->memory. */
 struct slot_memory {
-	int memfd;               /* shared backing, -1: no slot */
-	struct window window;    /* what the guest sees: the memfd, or private memory */
-	struct window filling;   /* TRANSIENT: the private window to be */
-	struct range_map *stale; /* pages of memfd to be discarded; guarded by stale_lock */
+	int memfd;                 /* shared backing, -1: no slot */
+	struct window window;      /* what the guest sees: the memfd, or private memory */
+	struct window filling;     /* TRANSIENT: the private window to be */
+	struct range_map *stale;   /* pages of memfd to be discarded; guarded by stale_lock */
+	struct seal_table *sealed; /* NULL until a page is sealed */
+	uint8_t *idle;             /* of each 2M: COLDESTs since its last use; NULL until one */
 };
 
 /* An incarnation that leaves, with the memory that it takes along. */
@@ -51,7 +55,8 @@ struct dying {
 	struct window window[SLOTS_MAX];
 	int memfd[SLOTS_MAX];
 	bool secret[SLOTS_MAX]; /* private memory: to be wiped.  Else only unmapped. */
-	void *remains;          /* of the executor */
+	struct seal_table *sealed[SLOTS_MAX];
+	void *remains; /* of the executor */
 	const struct executor *executor;
 	bool background;   /* nobody performs this one: the sweeper takes it when idle */
 	unsigned int slot; /* where the sweeper goes on */
@@ -78,6 +83,8 @@ struct uv_vcpu {
 	uint64_t run_number; /* the start that it has seen */
 };
 
+#define VM_ID_SIZE 16
+
 struct uv_vm {
 	int socket;
 	pthread_mutex_t send_lock; /* answers come from two threads */
@@ -93,6 +100,12 @@ struct uv_vm {
 	struct pending_set pending;
 	struct incarnation_queue dying;
 	uint64_t quarantined_bytes;
+
+	/* Sealed pages.  Guarded by lock. */
+	uint8_t id[VM_ID_SIZE]; /* random, this VM's for its life */
+	struct seal *seal;      /* NULL until a page of this incarnation is sealed */
+	struct window scratch;  /* where pages are decrypted; zero in between */
+	uint64_t coldest_hand;  /* where COLDEST goes on */
 
 	/* The switch to secure under way.  Guarded by lock. */
 	struct measure *measure;
@@ -111,6 +124,7 @@ struct uv_vm {
 	unsigned int paused;           /* pause requests; guarded by run_lock */
 	bool stopping;                 /* guarded by run_lock */
 	uint64_t run_number;           /* starts so far; guarded by run_lock */
+	uint64_t arrivals;             /* times sealed pages came back; guarded by run_lock */
 	_Atomic bool attention;        /* paused or stopping: read without lock at checkpoints */
 	bool quitting;                 /* vCPU threads shall end; guarded by run_lock */
 	uint64_t first_instruction_ns; /* guarded by run_lock */

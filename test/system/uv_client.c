@@ -162,7 +162,21 @@ static bool take_later(struct uvc *c, uint32_t seq, struct uvc_answer *ret)
 	return false;
 }
 
-/* The next packet, whichever call it answers.  False at the end of the connection. */
+static void keep_event(struct uvc *c, const void *packet, ssize_t size)
+{
+	struct abi_event *e = &c->event[c->event_count];
+
+	assert_true(c->event_count < UVC_EVENTS_MAX);
+	assert_int_equal(size, sizeof(*e));
+	memcpy(e, packet, sizeof(*e));
+	assert_int_equal(e->type, ABI_EVENT_PAGE_WANTED);
+	c->event_count++;
+}
+
+/*
+ * The next packet, whichever call it answers, or an event, which is kept and has a seq of 0.
+ * False at the end of the connection.
+ */
 static bool receive(struct uvc *c, struct uvc_answer *ret)
 {
 	struct pollfd p = {.fd = c->socket, .events = POLLIN};
@@ -176,6 +190,11 @@ static bool receive(struct uvc *c, struct uvc_answer *ret)
 		return false;
 	assert_true(n >= (ssize_t)sizeof(ret->head));
 	assert_int_equal(nfds, 0);
+	if (ret->head.magic == ABI_EVENT_MAGIC) {
+		keep_event(c, ret, n);
+		ret->head.seq = 0;
+		return true;
+	}
 	assert_int_equal(ret->head.magic, ABI_MAGIC);
 	assert_int_equal(ret->head.size, n - (ssize_t)sizeof(ret->head));
 	return true;
@@ -191,6 +210,8 @@ uint32_t uvc_answer(struct uvc *c, uint32_t seq, struct uvc_answer *ret_answer)
 				return UVC_GONE;
 			if (a.head.seq == seq)
 				break;
+			if (a.head.seq == 0)
+				continue;
 			assert_true(c->later_count < UVC_LATER_MAX);
 			c->later[c->later_count++] = a;
 		}
@@ -198,6 +219,23 @@ uint32_t uvc_answer(struct uvc *c, uint32_t seq, struct uvc_answer *ret_answer)
 	if (ret_answer != NULL)
 		*ret_answer = a;
 	return a.head.status;
+}
+
+struct abi_event uvc_event(struct uvc *c)
+{
+	struct abi_event first;
+	struct uvc_answer a;
+
+	while (c->event_count == 0) {
+		assert_true(receive(c, &a));
+		if (a.head.seq == 0)
+			continue;
+		assert_true(c->later_count < UVC_LATER_MAX);
+		c->later[c->later_count++] = a;
+	}
+	first = c->event[0];
+	memmove(c->event, c->event + 1, --c->event_count * sizeof(first));
+	return first;
 }
 
 uint32_t uvc_call(struct uvc *c, uint32_t nr, const void *args, size_t size, const int *fds,

@@ -21,12 +21,13 @@
 /* A packet's answer did not come because the connection has ended. */
 #define UVC_GONE 0xffffffffu
 
-#define UVC_LATER_MAX 8
+#define UVC_LATER_MAX  8
+#define UVC_EVENTS_MAX 256
 
 /* An answer that came while another was waited for. */
 struct uvc_answer {
 	struct abi_answer head;
-	uint8_t result[256];
+	uint8_t result[ABI_MAX_PACKET];
 };
 
 struct uvc_slot {
@@ -51,6 +52,8 @@ struct uvc {
 	struct uvc_slot slot[ABI_MAX_SLOTS];
 	struct uvc_answer later[UVC_LATER_MAX];
 	unsigned int later_count;
+	struct abi_event event[UVC_EVENTS_MAX]; /* that have come and were not asked for yet */
+	unsigned int event_count;
 };
 
 /* Starts lethe-uv.  Nothing is said yet. */
@@ -76,6 +79,9 @@ uint32_t uvc_send(struct uvc *c, uint32_t nr, const void *args, size_t size, con
 
 /* Waits for the answer to @seq.  Returns its status with *ret_answer, or UVC_GONE. */
 uint32_t uvc_answer(struct uvc *c, uint32_t seq, struct uvc_answer *ret_answer);
+
+/* Waits for the next event. */
+struct abi_event uvc_event(struct uvc *c);
 
 /* Both; @ret (or NULL) takes @ret_size bytes of the result if there is one. */
 uint32_t uvc_call(struct uvc *c, uint32_t nr, const void *args, size_t size, const int *fds,

@@ -190,6 +190,11 @@ union args {
 	struct abi_mem mem;
 	struct abi_vcpu_state vcpu_state;
 	struct abi_irq_line irq_line;
+	struct abi_page_out page_out;
+	struct abi_page_in_sealed page_in_sealed;
+	struct abi_page_lost page_lost;
+	struct abi_slot_move slot_move;
+	struct abi_coldest coldest;
 	uint8_t bytes[512]; /* room for an argument struct that is too long */
 };
 
@@ -215,6 +220,22 @@ static union args valid_args(uint32_t nr)
 	case ABI_CALL_MEM_WRITE:
 		a.mem = (struct abi_mem){.gpa = NAMED + 5, .bytes = 100};
 		break;
+	case ABI_CALL_PAGE_OUT:
+		a.page_out = (struct abi_page_out){.gpa = NAMED, .bytes = 4096};
+		break;
+	case ABI_CALL_PAGE_IN_SEALED:
+		a.page_in_sealed =
+			(struct abi_page_in_sealed){.gpa = NAMED, .bytes = 4096, .present = {1}};
+		break;
+	case ABI_CALL_PAGE_LOST:
+		a.page_lost.gpa = NAMED;
+		break;
+	case ABI_CALL_SLOT_MOVE:
+		a.slot_move.gpa = 64 * MIB;
+		break;
+	case ABI_CALL_COLDEST:
+		a.coldest.bytes = 4096;
+		break;
 	default:
 		break;
 	}
@@ -237,8 +258,14 @@ static int reserved_at(uint32_t nr)
 		return offsetof(struct abi_mem, reserved);
 	case ABI_CALL_VCPU_STATE:
 		return offsetof(struct abi_vcpu_state, reserved);
+	case ABI_CALL_SLOT_MOVE:
+		return offsetof(struct abi_slot_move, reserved);
 	case ABI_CALL_PAGE_IN:
 	case ABI_CALL_IRQ_LINE:
+	case ABI_CALL_PAGE_OUT:
+	case ABI_CALL_PAGE_IN_SEALED:
+	case ABI_CALL_PAGE_LOST:
+	case ABI_CALL_COLDEST:
 		return -1;
 	default:
 		return offsetof(struct abi_none, reserved);
@@ -253,6 +280,7 @@ static uint32_t expect(const struct situation *s, uint32_t nr)
 
 	switch (nr) {
 	case ABI_CALL_SLOT_UNREGISTER:
+	case ABI_CALL_SLOT_MOVE:
 		/* Nothing was released, and memory never vanishes under a running guest. */
 		return !s->memory ? ABI_ST_NOT_FOUND : running || secure ? ABI_ST_BUSY : ABI_ST_OK;
 	case ABI_CALL_INIT_START:
@@ -277,6 +305,8 @@ static uint32_t expect(const struct situation *s, uint32_t nr)
 	case ABI_CALL_MEM_READ:
 	case ABI_CALL_MEM_WRITE:
 		return !s->memory ? ABI_ST_NOT_FOUND : secure ? ABI_ST_DENIED : ABI_ST_OK;
+	case ABI_CALL_PAGE_LOST:
+		return ABI_ST_NOTHING; /* is sealed */
 	case ABI_CALL_VCPU_STATE:
 	case ABI_CALL_IRQ_LINE:
 		return ABI_ST_NOT_SUPPORTED; /* by the software executor */
@@ -434,7 +464,7 @@ static void test_refusals(void **state)
 									   : ABI_ST_WRONG_STATE);
 		}
 		assert_int_equal(uvc_call0(&c, 0, NULL, 0), ABI_ST_UNKNOWN_CALL);
-		assert_int_equal(uvc_call0(&c, 20, NULL, 0), ABI_ST_UNKNOWN_CALL);
+		assert_int_equal(uvc_call0(&c, 25, NULL, 0), ABI_ST_UNKNOWN_CALL);
 		assert_int_equal(uvc_call0(&c, UINT32_MAX, NULL, 0), ABI_ST_UNKNOWN_CALL);
 		assert_state(&c, s->phase, s->security);
 		uvc_end(&c);
