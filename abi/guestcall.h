@@ -33,7 +33,8 @@
 	X(STOP, 9, 2, 3, 1, "enum abi_stop, gpa, text, bytes: stop the VM for this reason")    \
 	X(HALT, 10, -1, -1, 0, "nothing left to do")                                           \
 	X(SLEEP, 11, -1, -1, 0, "milliseconds")                                                \
-	X(BARRIER, 12, -1, -1, 0, "key, vCPUs that meet: returns when all have come")
+	X(BARRIER, 12, -1, -1, 0, "key, vCPUs that meet: returns when all have come")          \
+	X(AWAIT, 13, -1, -1, 0, "gpa, bytes: AGAIN until all of it is memory to be used")
 
 enum guest_call {
 #define X(name, number, buffer, size, element, text) GUEST_CALL_##name = number,

@@ -261,10 +261,9 @@ static bool power_off(struct interp *in)
 
 /* ---- one line after another ---- */
 
-/* The checker saw the configured memory; the machine says what there is. */
-static bool inside_memory(const struct interp *in)
+static bool below_memory_end(const struct interp *in)
 {
-	bool inside = in->op.gpa + in->op.bytes <= in->boot.memory_end;
+	bool inside = in->op.bytes == 0 || in->op.gpa + in->op.bytes <= in->boot.memory_end;
 
 	for (size_t i = 0; i < in->op.range_count; i++)
 		inside = inside &&
@@ -272,12 +271,25 @@ static bool inside_memory(const struct interp *in)
 	return inside;
 }
 
+/*
+ * The checker saw the configured memory; the machine says what there is, and may have been
+ * given more since it was asked.
+ */
+static bool check_inside(struct interp *in)
+{
+	if (in->op.type == WL_AWAIT || below_memory_end(in))
+		return true;
+	if (!interp_call(in, GUEST_CALL_BOOTINFO, (uint64_t)(uintptr_t)&in->boot, 0))
+		return false;
+	return below_memory_end(in) || interp_stop_bad(in, "a range inside the VM's memory");
+}
+
 static bool perform(struct interp *in)
 {
 	const struct workload_op *op = &in->op;
 
-	if (!inside_memory(in))
-		return interp_stop_bad(in, "a range inside the VM's memory");
+	if (!check_inside(in))
+		return false;
 	switch (op->type) {
 	case WL_NOTHING:
 	case WL_MEMORY:
@@ -304,6 +316,8 @@ static bool perform(struct interp *in)
 		return interp_dma(in);
 	case WL_RELEASE:
 		return interp_call(in, GUEST_CALL_RELEASE, op->gpa, op->bytes);
+	case WL_AWAIT:
+		return interp_call(in, GUEST_CALL_AWAIT, op->gpa, op->bytes);
 	case WL_SLEEP:
 		return interp_call(in, GUEST_CALL_SLEEP, op->count, 0);
 	case WL_PRINT:

@@ -35,7 +35,7 @@ struct form {
 };
 
 static const struct form forms[] = {
-	{"memory", WL_MEMORY, "B", 1, "memory SIZE"},
+	{"memory", WL_MEMORY, "Be", 1, "memory SIZE [END]"},
 	{"vcpus", WL_VCPUS, "P", 1, "vcpus N"},
 	{"vcpu", WL_VCPU, "V", 1, "vcpu N"},
 	{"write", WL_WRITE, "GSd", 8, "write GPA SIZE [SEED]"},
@@ -48,6 +48,7 @@ static const struct form forms[] = {
 	{"unshare", WL_UNSHARE, "GS", PAGE_SIZE, "unshare GPA SIZE"},
 	{"dma", WL_DMA, "GSC", PAGE_SIZE, "dma GPA SIZE COUNT"},
 	{"release", WL_RELEASE, "GS", PAGE_SIZE, "release GPA SIZE"},
+	{"await", WL_AWAIT, "GS", PAGE_SIZE, "await GPA SIZE"},
 	{"sleep", WL_SLEEP, "M", 1, "sleep MS"},
 	{"print", WL_PRINT, NULL, 1, "print TEXT"},
 	{"barrier", WL_BARRIER, NULL, 1, "barrier NAME"},
@@ -59,7 +60,8 @@ static const struct form forms[] = {
 
 #define ANY_OPERATION                                                                     \
 	"an operation (write, check, zero, touch, random, protect, share, unshare, dma, " \
-	"release, sleep, print, barrier, loop, end, reboot, poweroff) or memory, vcpus, vcpu"
+	"release, await, sleep, print, barrier, loop, end, reboot, poweroff) or memory, " \
+	"vcpus, vcpu"
 
 struct arg {
 	char letter;
@@ -82,6 +84,8 @@ static const struct arg args[] = {
 	{'M', false, 0, UINT32_MAX, "MS as a plain number", "MS below 2^32"},
 	{'B', true, GUEST_LOW_END + PAGE_SIZE, GPA_END, "SIZE as a number such as 64M or 8G",
 		"a SIZE above 1M and up to 2^48"},
+	{'E', true, GUEST_LOW_END + PAGE_SIZE, GPA_END, "END as a number such as 64M or 8G",
+		"an END above 1M and up to 2^48"},
 	{'P', false, 1, ABI_MAX_VCPUS, "N as a plain number", "from 1 to 64 vCPUs"},
 	{'V', false, 0, ABI_MAX_VCPUS - 1, "N as a plain number", "a vCPU from 0 to 63"},
 };
@@ -193,6 +197,7 @@ static uint64_t *arg_target(struct workload_op *op, char letter)
 {
 	switch (upper(letter)) {
 	case 'G':
+	case 'E':
 		return &op->gpa;
 	case 'S':
 		return &op->bytes;
@@ -220,8 +225,10 @@ static const char *parse_numbers(const struct form *form, struct cursor *c, stru
 	}
 	if (next_word(c, &w))
 		return form->usage;
-	if (op->type == WL_MEMORY && (op->count & PAGE_MASK) != 0)
-		return "SIZE as a multiple of 4096";
+	if (op->type == WL_MEMORY && ((op->count | op->gpa) & PAGE_MASK) != 0)
+		return "SIZE and END as multiples of 4096";
+	if (op->type == WL_MEMORY && op->gpa != 0 && op->gpa < op->count)
+		return "an END not below SIZE";
 	return op->bytes ? check_range(form, op->gpa, op->bytes) : NULL;
 }
 
@@ -328,7 +335,8 @@ const char *workload_parse_line(const char *line, size_t len, struct workload_op
 /* ---- whole texts ---- */
 
 struct checker {
-	uint64_t memory; /* operations end at or below it */
+	uint64_t memory; /* operations end at or below it ... */
+	uint64_t end;    /* ... or at or below this */
 	uint64_t vcpus;  /* vCPU numbers are below it */
 	bool memory_flag, vcpus_flag;
 	bool memory_line, vcpus_line, vcpu_line;
@@ -348,6 +356,7 @@ static const char *check_memory(
 		return "'memory' before the first operation";
 	c->memory_line = true;
 	info->memory = op->count;
+	c->end = op->gpa;
 	if (!c->memory_flag)
 		c->memory = op->count;
 	return NULL;
@@ -381,10 +390,11 @@ static const char *check_vcpu(struct checker *c, const struct workload_op *op)
 
 static const char *check_addresses(const struct checker *c, const struct workload_op *op)
 {
-	bool inside = op->gpa + op->bytes <= c->memory;
+	uint64_t end = c->end > c->memory ? c->end : c->memory;
+	bool inside = op->gpa + op->bytes <= end;
 
 	for (size_t i = 0; i < op->range_count; i++)
-		inside = inside && op->ranges[i].gpa + op->ranges[i].bytes <= c->memory;
+		inside = inside && op->ranges[i].gpa + op->ranges[i].bytes <= end;
 	return inside ? NULL : "a range inside the VM's memory";
 }
 
@@ -449,6 +459,7 @@ const char *workload_check(
 	const char *bad;
 
 	ret->memory = 0;
+	ret->address_end = 0;
 	ret->vcpus = 0;
 	ret->error_line = 0;
 	if (len > GUEST_TEXT_MAX - sizeof(struct guest_text))
@@ -464,6 +475,7 @@ const char *workload_check(
 	}
 	if (c.operations == 0)
 		return "at least one operation";
+	ret->address_end = c.end > c.memory ? c.end : c.memory;
 	if (!c.vcpus_line)
 		ret->vcpus = c.highest + 1;
 	return NULL;

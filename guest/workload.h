@@ -35,6 +35,7 @@ enum workload_op_type {
 	WL_UNSHARE,
 	WL_DMA,
 	WL_RELEASE,
+	WL_AWAIT,
 	WL_SLEEP,
 	WL_PRINT,
 	WL_BARRIER,
@@ -50,8 +51,8 @@ struct workload_range {
 
 struct workload_op {
 	enum workload_op_type type;
-	uint64_t gpa, bytes;
-	uint64_t count; /* COUNT, N, MS, STRIDE, vCPU number, memory bytes */
+	uint64_t gpa, bytes; /* of `memory`: gpa is END, or 0 */
+	uint64_t count;      /* COUNT, N, MS, STRIDE, vCPU number, memory bytes */
 	uint64_t seed;
 	const char *text; /* TEXT or NAME, inside the line */
 	size_t text_len;
@@ -67,9 +68,10 @@ struct workload_op {
 const char *workload_parse_line(const char *line, size_t len, struct workload_op *ret);
 
 struct workload_info {
-	uint64_t memory;   /* 0: the text does not say */
-	uint64_t vcpus;    /* the `vcpus` line, else the highest vcpu + 1 */
-	size_t error_line; /* 1-based; 0 if the error is not of one line */
+	uint64_t memory;      /* 0: the text does not say */
+	uint64_t address_end; /* no operation ends above this */
+	uint64_t vcpus;       /* the `vcpus` line, else the highest vcpu + 1 */
+	size_t error_line;    /* 1-based; 0 if the error is not of one line */
 };
 
 /*
@@ -78,7 +80,7 @@ struct workload_info {
  * Rules: at most GUEST_TEXT_MAX bytes with its header; `memory` and `vcpus` once each,
  * before operations; vcpu numbers below vcpus; loops closed in the vcpu section where they
  * began, at most WORKLOAD_LOOP_DEPTH deep; addresses inside memory (the flag, else the
- * `memory` line, else 64M); at least one operation.
+ * `memory` line, else 64M), or below that line's END; at least one operation.
  */
 const char *workload_check(
 	const char *text, size_t len, uint64_t memory, uint64_t vcpus, struct workload_info *ret);

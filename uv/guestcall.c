@@ -214,6 +214,22 @@ static int64_t call_barrier(struct uv_vcpu *v, const uint64_t arg[4], uint32_t s
 	return vcpu_barrier(v, arg[0], (unsigned int)arg[1]) ? 0 : GUEST_CALL_ENDED;
 }
 
+/* Memory that the guest released is not there for it before it was unplugged and added again. */
+static int64_t call_await(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
+{
+	struct uv_vm *vm = v->vm;
+	struct gfn_range r;
+	int ret = checked_gfn_range(arg[0], arg[1], &r);
+
+	if (ret < 0)
+		return failed(ret);
+	pthread_mutex_lock(&vm->lock);
+	if (slots_find_range(&vm->slots, r) < 0 || !attr_none(vm->attr, r, ATTR_RELEASED))
+		ret = -EAGAIN;
+	pthread_mutex_unlock(&vm->lock);
+	return ret < 0 ? failed(ret) : 0;
+}
+
 static const handler_fn handlers[] = {
 #define CALL(nr, handler) [GUEST_CALL_##nr] = handler
 	CALL(BOOTINFO, call_bootinfo),
@@ -229,6 +245,7 @@ static const handler_fn handlers[] = {
 	CALL(HALT, call_halt),
 	CALL(SLEEP, call_sleep),
 	CALL(BARRIER, call_barrier),
+	CALL(AWAIT, call_await),
 #undef CALL
 };
 

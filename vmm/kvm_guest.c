@@ -23,7 +23,7 @@ static int load_tables(struct machine *machine)
 
 	if (!tables)
 		return -ENOMEM;
-	err = guest_kvm_tables(machine->config.program->memory_bytes, tables, &bytes);
+	err = guest_kvm_tables(machine->config.program->address_end, tables, &bytes);
 	if (!err)
 		err = lethe_vm_load(machine->vm, GUEST_KVM_TABLES_GPA, tables, bytes);
 	free(tables);

@@ -49,6 +49,7 @@ static int check_text(const char *name, const char *text, size_t len, struct pro
 		program->memory_bytes = info.memory ? info.memory : PROGRAM_DEFAULT_MEMORY;
 	if (program->vcpus == 0)
 		program->vcpus = (unsigned int)info.vcpus;
+	program->address_end = info.address_end;
 	fault = program_memory_fault(program->memory_bytes);
 	if (fault) {
 		log_error("%s: memory %" PRIu64 ": %s", name, program->memory_bytes, fault);

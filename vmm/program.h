@@ -15,6 +15,7 @@ struct program {
 	void *image; /* struct guest_text and the text: goes to GUEST_TEXT_GPA */
 	size_t image_bytes;
 	uint64_t memory_bytes; /* what to give the guest: the flag, else the text, else 64M */
+	uint64_t address_end;  /* no operation ends above this: memory may be added up to it */
 	unsigned int vcpus;    /* likewise: the flag, else the text */
 };
 

@@ -87,6 +87,9 @@ static int64_t serve(struct fake_machine *m, enum guest_call nr, const uint64_t 
 {
 	switch (nr) {
 	case GUEST_CALL_BOOTINFO:
+		m->boot.memory_end = FAKE_MEMORY;
+		if (fake_count(m, GUEST_CALL_BOOTINFO) <= m->small_boots)
+			m->boot.memory_end = SIZE_2M;
 		memcpy((void *)(uintptr_t)arg[0], &m->boot, sizeof(m->boot));
 		return 0;
 	case GUEST_CALL_PROTECT:
@@ -147,7 +150,6 @@ void fake_init(struct fake_machine *m, const char *text)
 	assert_non_null(m->memory);
 	m->max_len = UINT64_MAX;
 	m->boot.vcpus = 1;
-	m->boot.memory_end = FAKE_MEMORY;
 	m->env.ctx = m;
 	m->env.translate = fake_translate;
 	m->env.release = fake_release;

@@ -36,6 +36,9 @@ struct fake_machine {
 	unsigned int refuse_times;
 	bool lazy_device; /* DMA does nothing */
 
+	/* So many times BOOTINFO says that memory ends at 2M. */
+	unsigned int small_boots;
+
 	/* The log.  BOOTINFO and SLEEP-for-retry are logged like all others. */
 	size_t calls;
 	struct fake_call call[FAKE_CALLS];

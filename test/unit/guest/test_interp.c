@@ -257,6 +257,35 @@ static void test_refused(void **state)
 	fake_free(&m);
 }
 
+/* Memory may have been added since the vCPU asked where it ends. */
+static void test_memory_that_was_added(void **state)
+{
+	struct fake_machine m;
+
+	fake_init(&m, "memory 2M 8M\nawait 8M 1M\nwrite 4M 8\nawait 2M 4K");
+	m.refuse_nr = GUEST_CALL_AWAIT;
+	m.refuse_with = -ABI_ST_AGAIN;
+	m.refuse_times = 2;
+	fake_run(&m);
+	assert_int_equal(m.stop, 0);
+	assert_int_equal(fake_count(&m, GUEST_CALL_BOOTINFO), 1);
+	assert_int_equal(fake_count(&m, GUEST_CALL_AWAIT), 4);
+	assert_int_equal(m.call[1].nr, GUEST_CALL_AWAIT);
+	assert_int_equal(m.call[1].arg[0], 8 * M);
+	assert_int_equal(m.call[1].arg[1], M);
+
+	fake_load(&m, "write 4M 8\nwrite 5M 8");
+	m.small_boots = 1;
+	fake_run(&m);
+	assert_int_equal(m.stop, 0);
+	assert_int_equal(fake_count(&m, GUEST_CALL_BOOTINFO), 2);
+
+	m.small_boots = 2;
+	fake_run(&m);
+	assert_string_equal(m.stop_text, "line 1: expected a range inside the VM's memory");
+	fake_free(&m);
+}
+
 static void test_again_is_repeated(void **state)
 {
 	struct fake_machine m;
@@ -290,15 +319,15 @@ static void test_bad_text(void **state)
 
 	run_stopped("print a\nwrit 1", ABI_STOP_GUEST,
 		"line 2: expected an operation (write, check, zero, touch, random, protect, share, "
-		"unshare, dma, release, sleep, print, barrier, loop, end, reboot, poweroff) or "
-		"memory, vcpus, vcpu");
+		"unshare, dma, release, await, sleep, print, barrier, loop, end, reboot, poweroff) "
+		"or memory, vcpus, vcpu");
 	run_stopped(
 		"loop 1\nprint a\n", ABI_STOP_GUEST, "line 2: expected an 'end' for every loop");
 	run_stopped("loop 0\nprint a\n", ABI_STOP_GUEST, "line 2: expected the loop's 'end'");
 	run_stopped("loop 0\nx y\nend", ABI_STOP_GUEST,
 		"line 2: expected an operation (write, check, zero, touch, random, protect, share, "
-		"unshare, dma, release, sleep, print, barrier, loop, end, reboot, poweroff) or "
-		"memory, vcpus, vcpu");
+		"unshare, dma, release, await, sleep, print, barrier, loop, end, reboot, poweroff) "
+		"or memory, vcpus, vcpu");
 	run_stopped("end", ABI_STOP_GUEST, "line 1: expected a 'loop' before this 'end'");
 	run_stopped("loop 1\nvcpu 1\nend", ABI_STOP_GUEST,
 		"line 2: expected the loop's 'end' before another 'vcpu' line");
@@ -600,6 +629,7 @@ int main(void)
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_protect),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_memory_that_was_added),
 		cmocka_unit_test(test_again_is_repeated),
 		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_bad_text),

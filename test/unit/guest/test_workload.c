@@ -32,6 +32,8 @@ static const struct good_line good_lines[] = {
 	{"memory 8G", WL_MEMORY, 0, 0, 8ull << 30, 0},
 	{"memory 0x101000", WL_MEMORY, 0, 0, 0x101000, 0},
 	{"memory 256T", WL_MEMORY, 0, 0, 1ull << 48, 0},
+	{"memory 64M 1G # to be", WL_MEMORY, 1ull << 30, 0, 64u << 20, 0},
+	{"memory 2M 2M", WL_MEMORY, 2u << 20, 0, 2u << 20, 0},
 	{"vcpus 1", WL_VCPUS, 0, 0, 1, 0},
 	{"vcpus 64", WL_VCPUS, 0, 0, 64, 0},
 	{"vcpu 0", WL_VCPU, 0, 0, 0, 0},
@@ -54,6 +56,7 @@ static const struct good_line good_lines[] = {
 	{"unshare 1M 4K", WL_UNSHARE, 0x100000, 0x1000, 0, 0},
 	{"dma 1M 8K 3", WL_DMA, 0x100000, 0x2000, 3, 0},
 	{"release 1M 4K", WL_RELEASE, 0x100000, 0x1000, 0, 0},
+	{"await 1T 2M", WL_AWAIT, 1ull << 40, 2u << 20, 0, 0},
 	{"sleep 0", WL_SLEEP, 0, 0, 0, 0},
 	{"sleep 4294967295", WL_SLEEP, 0, 0, UINT32_MAX, 0},
 	{"loop 0", WL_LOOP, 0, 0, 0, 0},
@@ -94,13 +97,20 @@ static const struct bad_line bad_lines[] = {
 	{"writes", "an operation"},
 	{"0", "an operation"},
 	{"memory", "memory SIZE"},
-	{"memory 8G 1", "memory SIZE"},
+	{"memory 8G 1", "an END above 1M"},
+	{"memory 8G 16G 1", "memory SIZE [END]"},
+	{"memory 8G more", "END as a number"},
+	{"memory 8G 4G", "an END not below SIZE"},
+	{"memory 8G 257T", "up to 2^48"},
+	{"memory 2M 2097153", "multiples of 4096"},
+	{"await 1M", "await GPA SIZE"},
+	{"await 1M 8", "multiples of 4096"},
 	{"memory big", "SIZE as a number"},
 	{"memory 0", "a SIZE above 1M"},
 	{"memory 1M", "a SIZE above 1M"},
 	{"memory 257T", "up to 2^48"},
 	{"memory 99999999999999999999", "up to 2^48"},
-	{"memory 2097153", "multiple of 4096"},
+	{"memory 2097153", "multiples of 4096"},
 	{"vcpus", "vcpus N"},
 	{"vcpus 0", "1 to 64"},
 	{"vcpus 65", "1 to 64"},
@@ -288,6 +298,9 @@ static const struct text_case text_cases[] = {
 	{"memory 128M\nwrite 64M 64M", 0, 0, NULL, 0, 128 << 20, 1},
 	{"memory 128M\nwrite 64M 64M", 127 << 20, 0, "inside the VM's memory", 2, 0, 0},
 	{"memory 64M\nwrite 64M 64M", 128 << 20, 0, NULL, 0, 64 << 20, 1},
+	{"memory 64M 1G\nwrite 64M 960M", 0, 0, NULL, 0, 64 << 20, 1},
+	{"memory 64M 1G\nwrite 64M 0x3c000008", 0, 0, "inside the VM's memory", 2, 0, 0},
+	{"memory 64M 1G\nwrite 1G 4K", 1025u << 20, 0, NULL, 0, 64 << 20, 1},
 	{"protect 2M 4K 64M 4K", 0, 0, "inside the VM's memory", 1, 0, 0},
 	{"touch 64M 1", 0, 0, "inside the VM's memory", 1, 0, 0},
 };
@@ -307,6 +320,7 @@ static void test_texts(void **state)
 			continue;
 		assert_int_equal(info.memory, t->ret_memory);
 		assert_int_equal(info.vcpus, t->ret_vcpus);
+		assert_true(info.address_end >= t->memory && info.address_end >= t->ret_memory);
 	}
 }
 
