@@ -16,7 +16,6 @@
 
 #define VCPUS_MAX             64
 #define DEFAULT_KERNEL_MEMORY ((uint64_t)512 << 20)
-#define NAME_MAX_LENGTH       63
 
 struct run_options {
 	struct machine_config config;
@@ -93,23 +92,6 @@ static bool take_memory(const char *arg, uint64_t *ret)
 	if (fault)
 		log_error("--memory %s: %s", arg, fault);
 	return fault == NULL;
-}
-
-static bool take_name(const char *arg, const char **ret)
-{
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				      "0123456789._-";
-	size_t length = strlen(arg);
-
-	if (length == 0 || length > NAME_MAX_LENGTH || arg[0] == '.' ||
-		strspn(arg, allowed) != length) {
-		log_error("--name %s: not a name (give 1 to %d of A-Z a-z 0-9 . _ -, "
-			  "not starting with a dot)",
-			arg, NAME_MAX_LENGTH);
-		return false;
-	}
-	*ret = arg;
-	return true;
 }
 
 static bool take_verbose(void)
@@ -192,7 +174,7 @@ static bool take_run_option(int key, const char *arg, void *input)
 	case KEY_SHARE:
 		return take_share(arg, &config->share);
 	case KEY_NAME:
-		return take_name(arg, &config->name);
+		return options_name("--name", arg, &config->name);
 	case KEY_TIMELINE:
 		options->timeline = arg;
 		return true;

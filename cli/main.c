@@ -15,6 +15,7 @@ static const struct {
 	{"run", cmd_run, "run a virtual machine; without a workload, the built-in tour"},
 	{"ps", cmd_ps, "list the VMs that run, and those still being forgotten"},
 	{"top", cmd_top, "the same, live"},
+	{"memory", cmd_memory, "add, remove and list the memory of a VM that runs"},
 	{"bench", cmd_bench, "measure this machine, each question beside a baseline"},
 	{"capabilities", cmd_capabilities, "what this machine offers, what is missing and why"},
 	{"version", cmd_version, "print the version"},

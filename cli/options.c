@@ -15,7 +15,8 @@
 #include "base/size.h"
 #include "cli/cli.h"
 
-#define OPTIONS_MAX 40
+#define OPTIONS_MAX     40
+#define NAME_MAX_LENGTH 63
 
 /* How a parser ends argp_parse() early. */
 #define ENDED_BY_HELP  EALREADY
@@ -152,6 +153,23 @@ bool options_number(
 		return false;
 	}
 	*ret = (unsigned int)number;
+	return true;
+}
+
+bool options_name(const char *option, const char *arg, const char **ret)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				      "0123456789._-";
+	size_t length = strlen(arg);
+
+	if (length == 0 || length > NAME_MAX_LENGTH || arg[0] == '.' ||
+		strspn(arg, allowed) != length) {
+		log_error("%s %s: not a name (give 1 to %d of A-Z a-z 0-9 . _ -, "
+			  "not starting with a dot)",
+			option, arg, NAME_MAX_LENGTH);
+		return false;
+	}
+	*ret = arg;
 	return true;
 }
 

@@ -34,6 +34,9 @@ bool options_size(const char *option, const char *arg, uint64_t *ret);
 bool options_number(
 	const char *option, const char *arg, unsigned int min, unsigned int max, unsigned int *ret);
 
+/* The name of a VM. */
+bool options_name(const char *option, const char *arg, const char **ret);
+
 /* @arg is one of @words (up to a NULL); *ret is its index. */
 bool options_word(const char *option, const char *arg, const char *const *words, unsigned int *ret);
 

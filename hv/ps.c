@@ -87,3 +87,22 @@ int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count)
 	*ret_count = l.count;
 	return 0;
 }
+
+int lethe_vm_find(const char *name, struct lethe_ps_entry *ret, char *ret_folder, size_t size)
+{
+	struct lethe_ps_entry *entries = NULL;
+	size_t i = 0, count;
+	int err = lethe_ps(&entries, &count);
+
+	if (err < 0)
+		return err;
+	while (i < count && strcmp(entries[i].name, name) != 0)
+		i++;
+	err = i < count ? rundir_path(name, ret_folder, size) : -ENOENT;
+	if (err == 0)
+		*ret = entries[i];
+	free(entries);
+	if (err == -ENOENT)
+		return fail(err, "there is no VM of that name");
+	return err < 0 ? fail(err, "no path to the VM's folder: %s", strerror(-err)) : 0;
+}

@@ -342,6 +342,11 @@ const char *lethe_vm_name(const struct lethe_vm *vm)
 	return vm->name;
 }
 
+const char *lethe_vm_folder(const struct lethe_vm *vm)
+{
+	return vm->entry.path;
+}
+
 enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm)
 {
 	return vm->executor;

@@ -30,6 +30,17 @@ static int base_path(char *path, size_t size)
 	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
+int rundir_path(const char *name, char *ret, size_t size)
+{
+	char base[512];
+	int n, err = base_path(base, sizeof(base));
+
+	if (err < 0)
+		return err;
+	n = snprintf(ret, size, "%s/%s", base, name);
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
 /* Opens the runtime directory.  It must be ours, and nobody else may write to it. */
 static int open_base(bool create, char *path, size_t size)
 {

@@ -29,6 +29,9 @@ int rundir_claim(const char *name, uint64_t bytes, struct rundir_entry *ret);
 /* Removes what rundir_claim() made, if it is still there, and closes it. */
 void rundir_drop(struct rundir_entry *entry);
 
+/* The path of the folder of @name, there or not.  0 or -ENAMETOOLONG. */
+int rundir_path(const char *name, char *ret, size_t size);
+
 /* Calls @visit for each VM with its open status file; removes what is stale. */
 typedef void (*rundir_visit_fn)(void *ctx, const char *name, int status_fd);
 int rundir_list(rundir_visit_fn visit, void *ctx);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Serving a vCPU: one row of a table for each thing it can ask. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -160,6 +161,22 @@ static void on_no_device(struct vcpu *vcpu, struct lethe_exit *exit)
 	exit->reply_value = exit->is_write ? LETHE_ACTION_NONE : UINT64_MAX;
 }
 
+/* A workload knows of no devices: this is memory that is not there. */
+static void on_mmio(struct vcpu *vcpu, struct lethe_exit *exit)
+{
+	struct machine *machine = vcpu->machine;
+
+	on_no_device(vcpu, exit);
+	if (machine->config.linux_guest || !machine_end(machine, MACHINE_STOPPED))
+		return;
+	timeline_event(machine->timeline, exit->time_ns, "violation", "{s:I, s:s, s:s}", "gpa",
+		exit->gpa, "kind", stop_words[LETHE_STOP_VIOLATION].name, "reason",
+		"an access where there is no memory");
+	log_error("the guest was stopped: vCPU %u accessed 0x%" PRIx64 ", where there is no "
+		  "memory (add it before it is used)",
+		vcpu->index, exit->gpa);
+}
+
 static void on_port(struct vcpu *vcpu, struct lethe_exit *exit)
 {
 	struct linux_guest *linux_guest = vcpu->machine->config.linux_guest;
@@ -182,7 +199,7 @@ static const exit_fn exit_handler[] = {
 	[LETHE_EXIT_STOPPED] = on_stopped,
 	[LETHE_EXIT_HALTED] = on_halted,
 	[LETHE_EXIT_PIO] = on_port,
-	[LETHE_EXIT_MMIO] = on_no_device,
+	[LETHE_EXIT_MMIO] = on_mmio,
 };
 
 static void serve(struct vcpu *vcpu, struct lethe_exit *exit)

@@ -255,7 +255,17 @@ static int set_registers(const struct linux_guest *g, struct lethe_vm *vm)
 	return lethe_vcpu_set_state(vm, 0, &state);
 }
 
-int linux_populate(struct linux_guest *g, struct lethe_vm *vm, const char **ret_what)
+uint64_t linux_hotplug_gpa(void)
+{
+	return PC_HOLE_END;
+}
+
+bool linux_may_be_memory(uint64_t gpa, uint64_t bytes)
+{
+	return gpa + bytes <= PC_HOLE_GPA || gpa >= PC_HOLE_END;
+}
+
+int linux_populate(struct linux_guest *g, struct machine *machine, const char **ret_what)
 {
 	const struct pc_blob *blobs;
 	size_t count;
@@ -264,16 +274,16 @@ int linux_populate(struct linux_guest *g, struct lethe_vm *vm, const char **ret_
 	pc_bus_reset(g->bus);
 	*ret_what = "cannot give the VM its memory";
 	for (size_t i = 0; i < g->memory.slot_count && !err; i++)
-		err = lethe_slot_add(
-			vm, (unsigned int)i, g->memory.slots[i].gpa, g->memory.slots[i].bytes);
+		err = memory_add_slot(machine, (unsigned int)i, g->memory.slots[i].gpa,
+			g->memory.slots[i].bytes, false);
 	if (err)
 		return err;
 	*ret_what = "cannot load the kernel";
 	blobs = pc_boot_blobs(g->boot, &count);
 	for (size_t i = 0; i < count && !err; i++)
-		err = lethe_vm_load(vm, blobs[i].gpa, blobs[i].data, blobs[i].bytes);
+		err = lethe_vm_load(machine->vm, blobs[i].gpa, blobs[i].data, blobs[i].bytes);
 	if (!err)
-		err = set_registers(g, vm);
+		err = set_registers(g, machine->vm);
 	return err;
 }
 

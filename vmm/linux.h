@@ -8,6 +8,7 @@
 #ifndef VMM_LINUX_H
 #define VMM_LINUX_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,7 +33,13 @@ int linux_read(const struct linux_config *config, struct linux_guest **ret);
 void linux_free(struct linux_guest *guest);
 
 /* Fills an empty VM: slots, image, registers.  0 or a negative errno and what failed. */
-int linux_populate(struct linux_guest *guest, struct lethe_vm *vm, const char **ret_what);
+int linux_populate(struct linux_guest *guest, struct machine *machine, const char **ret_what);
+
+/* Memory may be added from here on. */
+uint64_t linux_hotplug_gpa(void);
+
+/* Whether the range is free of devices. */
+bool linux_may_be_memory(uint64_t gpa, uint64_t bytes);
 
 /* The pages that a protected boot must keep.  Valid as long as @guest. */
 const struct lethe_range *linux_pages(const struct linux_guest *guest, size_t *ret_count);

@@ -160,6 +160,17 @@ static int allocate(
 	return 0;
 }
 
+/* While this process may still write to a runtime directory of root's. */
+static int make_control(struct machine *machine)
+{
+	int err = control_new(lethe_vm_folder(machine->vm), &machine->control);
+
+	if (err)
+		log_error("cannot make the control socket: %s (see the runtime directory %s)",
+			strerror(-err), lethe_vm_folder(machine->vm));
+	return err;
+}
+
 int machine_new(
 	const struct machine_config *config, struct timeline *timeline, struct machine **ret)
 {
@@ -178,6 +189,8 @@ int machine_new(
 		if (err)
 			log_error("%s: %s (%s)", what, lethe_error(), advice(err));
 	}
+	if (!err)
+		err = make_control(machine);
 	if (err) {
 		machine_free(machine);
 		return err;
@@ -190,6 +203,7 @@ void machine_free(struct machine *machine)
 {
 	if (!machine)
 		return;
+	control_free(machine->control);
 	if (machine->vm)
 		lethe_vm_close(machine->vm, false);
 	close(machine->end_fd);
@@ -213,6 +227,13 @@ static void start(struct machine *machine)
 
 	if (linux_guest && linux_attach(linux_guest, machine) != 0) {
 		machine_end(machine, MACHINE_FAILED);
+		return;
+	}
+	err = control_start(machine->control, commands_perform, machine);
+	if (err) {
+		if (machine_end(machine, MACHINE_FAILED))
+			log_error("cannot serve the control socket: %s (%s)", strerror(-err),
+				advice(err));
 		return;
 	}
 	err = lethe_vm_start(machine->vm, NULL);
@@ -340,6 +361,8 @@ int machine_run(struct machine *machine, int signal_fd)
 	status = status_of(machine);
 	if (status == MACHINE_DIED)
 		report_death(machine);
+	control_free(machine->control);
+	machine->control = NULL;
 	if (machine->config.linux_guest)
 		linux_hang_up(machine->config.linux_guest);
 	stop_vcpus(machine);

@@ -4,7 +4,7 @@
  *
  * Threads: the main one waits for the end (machine.c); one per vCPU serves exits (exits.c)
  * and, where its guest reboots, drives the reboot (reboot.c); one per incarnation set aside
- * waits for its destruction (forget.c).
+ * waits for its destruction (forget.c); one serves the control socket (control.c).
  *
  * Locks, in this order: life (over everything that starts or stops vCPUs), then lock.
  * The end is decided once, by machine_end(); whoever decides it also logs why.
@@ -14,7 +14,10 @@
 
 #include <pthread.h>
 
+#include "vmm/control.h"
 #include "vmm/machine.h"
+
+#define MEMORY_SLOTS 32
 
 struct vcpu {
 	struct machine *machine;
@@ -35,16 +38,24 @@ struct forgetting {
 	bool done; /* Guarded by machine->lock. */
 };
 
+struct memory_slot {
+	bool used;
+	bool added; /* while the VM ran; else it is what the VM began with */
+	uint64_t gpa, bytes;
+};
+
 struct machine {
 	struct machine_config config;
 	struct lethe_vm *vm; /* NULL once closed */
 	struct timeline *timeline;
+	struct control *control;
 	struct vcpu *vcpus;
 	unsigned int vcpu_count; /* vcpus whose threads run */
 	int end_fd;              /* eventfd, readable when the end is decided */
 
 	pthread_mutex_t life;
-	struct forgetting *forgettings; /* Guarded by life. */
+	struct forgetting *forgettings;        /* Guarded by life. */
+	struct memory_slot slot[MEMORY_SLOTS]; /* Guarded by life. */
 
 	pthread_mutex_t lock;
 	pthread_cond_t forgotten;      /* a forgetting is done */
@@ -82,6 +93,47 @@ int machine_populate(struct machine *machine, const char **ret_what);
 
 /* Turns the VM secure, and records it.  As lethe_vm_protect(). */
 int machine_protect(struct machine *machine, const struct lethe_range *necessary, size_t count);
+
+/* memory.c: memslots.  The caller holds life, unless nobody else knows the machine yet. */
+
+/*
+ * Adds zeroed memory as memslot @id, and records it.  As lethe_slot_add().
+ */
+int memory_add_slot(
+	struct machine *machine, unsigned int id, uint64_t gpa, uint64_t bytes, bool added);
+
+/* Records that an incarnation took all memslots along. */
+void memory_record_gone(struct machine *machine);
+
+/* Adds what was added to an earlier incarnation.  0 or a negative errno. */
+int memory_add_again(struct machine *machine);
+
+/* Why something is refused. */
+struct refusal {
+	char why[256];
+	const char *todo;
+};
+
+/*
+ * Adds memory while the VM runs: at *at, or where there is room if @at is NULL.
+ * 0 and *ret_id; -EINVAL, -ERANGE not a range of whole pages below 2^48; -EEXIST it is in
+ * use; -ENOSPC no memslot is free; -ESHUTDOWN the guest has ended; what lethe_slot_add()
+ * returns.  On failure *why says more and nothing has changed.
+ */
+int memory_add(struct machine *machine, uint64_t bytes, const uint64_t *at, unsigned int *ret_id,
+	struct refusal *why);
+
+/*
+ * Removes memslot @id, which was added while the VM ran.  0; -ENOENT; -EPERM it is what the
+ * VM began with; -EBUSY the guest has not released all of it; -ESHUTDOWN; what
+ * lethe_slot_remove() returns.  On failure as above.
+ */
+int memory_remove(struct machine *machine, unsigned int id, struct refusal *why);
+
+/* commands.c */
+
+/* Performs a request of the control socket.  @ctx: the machine. */
+json_t *commands_perform(void *ctx, const json_t *request);
 
 /* kvm_guest.c */
 

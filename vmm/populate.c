@@ -54,13 +54,10 @@ static int populate_workload(struct machine *machine, const char **ret_what)
 	uint64_t bytes = program->memory_bytes;
 	int err;
 
-	err = lethe_slot_add(machine->vm, MEMORY_SLOT, 0, bytes);
-	if (err) {
-		*ret_what = "cannot give the VM its memory";
+	*ret_what = "cannot give the VM its memory";
+	err = memory_add_slot(machine, MEMORY_SLOT, 0, bytes, false);
+	if (err)
 		return err;
-	}
-	timeline_event(machine->timeline, 0, "memslot-add", "{s:i, s:I, s:I}", "slot", MEMORY_SLOT,
-		"gpa", (uint64_t)0, "bytes", bytes);
 	*ret_what = "cannot load the workload";
 	err = lethe_vm_load(machine->vm, GUEST_TEXT_GPA, program->image, program->image_bytes);
 	if (!err && lethe_vm_executor(machine->vm) == LETHE_EXECUTOR_KVM)
@@ -86,9 +83,13 @@ int machine_populate(struct machine *machine, const char **ret_what)
 	int err;
 
 	if (linux_guest)
-		err = linux_populate(linux_guest, machine->vm, ret_what);
+		err = linux_populate(linux_guest, machine, ret_what);
 	else
 		err = populate_workload(machine, ret_what);
+	if (!err) {
+		*ret_what = "cannot give the VM the memory that was added";
+		err = memory_add_again(machine);
+	}
 	if (!err && machine->config.protect == MACHINE_PROTECT_BOOT) {
 		*ret_what = "cannot protect the VM";
 		err = protect_at_boot(machine);

@@ -67,8 +67,7 @@ static int leave_incarnation(struct machine *machine, struct past *ret, const ch
 		*ret_what = "cannot set the old incarnation aside";
 	}
 	if (!err)
-		timeline_event(machine->timeline, 0, "memslot-delete", "{s:i, s:I, s:I}", "slot", 0,
-			"gpa", (uint64_t)0, "bytes", machine->config.program->memory_bytes);
+		memory_record_gone(machine);
 	return err;
 }
 

@@ -78,6 +78,13 @@ LETHE_API const char *lethe_error(void);
 LETHE_API void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed);
 
 LETHE_API const char *lethe_vm_name(const struct lethe_vm *vm);
+
+/*
+ * The VM's folder in the runtime directory.  The hypervisor may put a socket named
+ * `control` there; the ultravisor removes it with the folder.
+ */
+LETHE_API const char *lethe_vm_folder(const struct lethe_vm *vm);
+
 LETHE_API enum lethe_executor lethe_vm_executor(const struct lethe_vm *vm);
 
 /* Why it is that one: one line. */
@@ -347,6 +354,13 @@ struct lethe_ps_entry {
  * processes are both gone are removed on the way.  Caller frees *ret_entries.
  */
 LETHE_API int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count);
+
+/*
+ * Finds the VM called @name in the same directory: its entry, and in @ret_folder, of @size
+ * bytes, the path of its folder.  -ENOENT no such VM; -ENAMETOOLONG @size is too small.
+ */
+LETHE_API int lethe_vm_find(
+	const char *name, struct lethe_ps_entry *ret, char *ret_folder, size_t size);
 
 LETHE_API const char *lethe_version(void);
 

@@ -60,11 +60,14 @@ class Docs(unittest.TestCase):
             ("run", "lethe-run.1"),
             ("ps", "lethe-ps.1"),
             ("bench", "lethe-bench.1"),
+            ("memory add", "lethe-memory.1"),
+            ("memory remove", "lethe-memory.1"),
+            ("memory list", "lethe-memory.1"),
             ("capabilities", "lethe.1"),
         ):
             text = read(os.path.join(ROOT, "man", page + ".scd"))
             done = subprocess.run(
-                [LETHE, command, "--help"], capture_output=True, text=True, check=True
+                [LETHE, *command.split(), "--help"], capture_output=True, text=True, check=True
             )
             for option in set(OPTION.findall(done.stdout)) - {"--help"}:
                 with self.subTest(command=command, option=option):

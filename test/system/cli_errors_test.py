@@ -20,6 +20,31 @@ BAD_USAGE = [
     (["top", "--json"], "--json"),
     (["version", "extra"], "extra"),
     (["capabilities", "--nonsense"], "--nonsense"),
+    (["memory"], "no action"),
+    (["memory", "grow"], "grow"),
+    (["memory", "--json"], "--json"),
+    (["memory", "list"], "needs NAME"),
+    (["memory", "list", "vm", "extra"], "extra"),
+    (["memory", "list", "--at", "1G", "vm"], "--at"),
+    (["memory", "list", "../vm"], "not a name"),
+    (["memory", "list", ""], "not a name"),
+    (["memory", "add"], "needs NAME SIZE"),
+    (["memory", "add", "vm"], "needs NAME SIZE"),
+    (["memory", "add", "vm", "1G", "2G"], "2G"),
+    (["memory", "add", "vm", "much"], "not a size"),
+    (["memory", "add", "vm", "-1"], "-1"),
+    (["memory", "add", "vm", "0"], "at least 4K"),
+    (["memory", "add", "vm", "4097"], "multiple of 4K"),
+    (["memory", "add", "vm", "257T"], "address space"),
+    (["memory", "add", "vm", "99999999T"], "64 bits"),
+    (["memory", "add", "vm", "1G", "--at"], "--at"),
+    (["memory", "add", "vm", "1G", "--at", "1"], "multiple of 4K"),
+    (["memory", "add", "vm", "1G", "--at", "257T"], "address space"),
+    (["memory", "add", "vm", "1G", "--at", "high"], "not a size"),
+    (["memory", "remove", "vm"], "needs NAME SLOT|GPA"),
+    (["memory", "remove", "vm", "first"], "not a size"),
+    (["memory", "remove", "vm", "33"], "multiple of 4K"),
+    (["memory", "remove", "vm", "512T"], "address space"),
     (["run", "--memory"], "--memory"),
     (["run", "--memory", ""], "--memory"),
     (["run", "--memory", "0"], "too small"),
@@ -164,7 +189,9 @@ class BadUsage(lib.Case):
 class Output(lib.Case):
     def test_help(self):
         for args in (["--help"], ["help"], ["run", "--help"], ["ps", "-h"], ["top", "--help"],
-                     ["capabilities", "--help"], ["version", "--help"]):
+                     ["capabilities", "--help"], ["version", "--help"], ["memory", "--help"],
+                     ["memory", "-h"], ["memory", "add", "--help"],
+                     ["memory", "remove", "--help"], ["memory", "list", "--help"]):
             with self.subTest(args=args):
                 status, out, err = self.lethe(*args)
                 self.assertEqual((status, err), (0, ""))

@@ -2,6 +2,7 @@
 #include "test/unit/vmm/fake_lethe.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -76,6 +77,9 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 	if (pipe(fake.death_pipe) != 0)
 		return -errno;
 	strcpy(the_vm.name, "fake");
+	strcpy(fake.folder, "/tmp/lethe-fake-XXXXXX");
+	if (!mkdtemp(fake.folder))
+		return -errno;
 	the_vm.vcpus = config->vcpus;
 	fake.open++;
 	*ret_vm = &the_vm;
@@ -90,6 +94,7 @@ const char *lethe_error(void)
 void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 {
 	fake.open--;
+	rmdir(fake.folder);
 	close(fake.death_pipe[0]);
 	if (!fake.dead)
 		close(fake.death_pipe[1]);
@@ -98,6 +103,11 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 const char *lethe_vm_name(const struct lethe_vm *vm)
 {
 	return vm->name;
+}
+
+const char *lethe_vm_folder(const struct lethe_vm *vm)
+{
+	return fake.folder;
 }
 
 const char *lethe_vm_executor_reason(const struct lethe_vm *vm)
@@ -130,6 +140,16 @@ int lethe_vm_uv_status(struct lethe_vm *vm, int *ret_status)
 int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa, uint64_t bytes)
 {
 	return counted_step("slot_add", &fake.added);
+}
+
+int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
+{
+	return counted_step("slot_remove", &fake.removed);
+}
+
+bool lethe_vm_is_protected(const struct lethe_vm *vm)
+{
+	return !fake.not_protected;
 }
 
 int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes)

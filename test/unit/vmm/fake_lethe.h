@@ -33,7 +33,7 @@ struct fake {
 
 	/* Seen by the test. */
 	int open; /* VMs */
-	unsigned int added, loaded, protected, started, prepared, performed, resets;
+	unsigned int added, removed, loaded, protected, started, prepared, performed, resets;
 	unsigned int script_at[FAKE_VCPUS];
 	int reply[FAKE_VCPUS][FAKE_SCRIPT];
 	uint64_t reply_value[FAKE_VCPUS][FAKE_SCRIPT];
@@ -41,6 +41,8 @@ struct fake {
 	uint8_t memory[FAKE_MEMORY];
 
 	bool stopped, dead;
+	bool not_protected;
+	char folder[32]; /* the VM's */
 	int death_pipe[2];
 };
 

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "test/unit/vmm/fake_lethe.h"
 #include "vmm/machine.h"
+#include "vmm/machine_state.h"
 
 static struct program program;
 static struct machine_config config;
@@ -223,11 +224,113 @@ static void test_conversions_and_dma(void **state)
 static void test_no_device_reads_ones(void **state)
 {
 	fake_exit(0, LETHE_EXIT_PIO);
-	fake_exit(0, LETHE_EXIT_MMIO);
 	fake_exit(0, LETHE_EXIT_POWEROFF);
 	assert_int_equal(run_machine(), MACHINE_POWEROFF);
 	assert_true(fake.reply_value[0][0] == UINT64_MAX);
-	assert_true(fake.reply_value[0][1] == UINT64_MAX);
+}
+
+static void test_workload_outside_memory_is_stopped(void **state)
+{
+	fake_exit(0, LETHE_EXIT_MMIO)->gpa = 0x4000000;
+	assert_int_equal(run_machine(), MACHINE_STOPPED);
+	assert_int_equal(lines_logged, 1);
+	assert_non_null(strstr(last_line, "0x4000000"));
+	assert_events("violation", 1);
+}
+
+/* ---- the control socket ---- */
+
+static struct machine *served_machine;
+
+/* What the machine, which nobody runs, answers to a request as JSON. */
+static json_t *ask(const char *text)
+{
+	json_t *request = json_loads(text, 0, NULL);
+	json_t *answer;
+
+	assert_non_null(request);
+	answer = commands_perform(served_machine, request);
+	assert_non_null(answer);
+	json_decref(request);
+	return answer;
+}
+
+/* The errno that it is refused with; 0: it is done. */
+static int errno_of(const char *text)
+{
+	json_t *answer = ask(text);
+	int err =
+		(int)json_integer_value(json_object_get(json_object_get(answer, "error"), "errno"));
+
+	assert_true((err == 0) == json_is_object(json_object_get(answer, "result")));
+	json_decref(answer);
+	return err;
+}
+
+static json_int_t gpa_of(const char *text)
+{
+	json_t *answer = ask(text);
+	json_int_t gpa =
+		json_integer_value(json_object_get(json_object_get(answer, "result"), "gpa"));
+
+	json_decref(answer);
+	return gpa;
+}
+
+static void test_commands(void **state)
+{
+	assert_int_equal(machine_new(&config, timeline, &served_machine), 0);
+	assert_int_equal(gpa_of("{\"command\":\"memory-add\",\"bytes\":4096}"), 64 << 20);
+	assert_int_equal(gpa_of("{\"command\":\"memory-add\",\"bytes\":4096}"), 66 << 20);
+	assert_int_equal(fake.added, 3);
+	assert_int_equal(errno_of("{\"command\":\"memory-add\",\"bytes\":0}"), EINVAL);
+	assert_int_equal(errno_of("{\"command\":\"memory-add\",\"bytes\":4096,\"gpa\":0}"), EEXIST);
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":0}"), EPERM);
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":3}"), ENOENT);
+	assert_int_equal(fake.removed, 0);
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), 0);
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), ENOENT);
+	assert_int_equal(fake.removed, 1);
+	assert_int_equal(errno_of("{\"command\":\"memory-list\",\"gpa\":1}"), EINVAL);
+	assert_int_equal(errno_of("{\"command\":\"nonsense\"}"), ENOTTY);
+	machine_free(served_machine);
+	assert_events("memslot-add", 3);
+	assert_events("memslot-delete", 1);
+}
+
+/* A failing library changes nothing here either. */
+static void test_commands_that_fail(void **state)
+{
+	assert_int_equal(machine_new(&config, timeline, &served_machine), 0);
+	fake.fail_function = "slot_add";
+	fake.fail_error = ENOMEM;
+	assert_int_equal(errno_of("{\"command\":\"memory-add\",\"bytes\":4096}"), ENOMEM);
+	fake.fail_function = NULL;
+	assert_int_equal(gpa_of("{\"command\":\"memory-add\",\"bytes\":4096}"), 64 << 20);
+	fake.fail_function = "slot_remove";
+	fake.fail_error = EBUSY;
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), EBUSY);
+	fake.not_protected = true;
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), EBUSY);
+	fake.fail_error = EPIPE;
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), EPIPE);
+	fake.fail_function = NULL;
+	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), 0);
+	machine_free(served_machine);
+}
+
+/* What was added is there again after a reboot; the fake counts. */
+static void test_added_memory_stays_over_a_reboot(void **state)
+{
+	fake_exit(0, LETHE_EXIT_REBOOT);
+	fake_exit(0, LETHE_EXIT_POWEROFF);
+	assert_int_equal(machine_new(&config, timeline, &served_machine), 0);
+	assert_int_equal(errno_of("{\"command\":\"memory-add\",\"bytes\":4096}"), 0);
+	assert_int_equal(machine_run(served_machine, no_signals[0]), MACHINE_POWEROFF);
+	machine_free(served_machine);
+	assert_int_equal(fake.added, 4);
+	assert_events("memslot-add", 4);
+	assert_events("memslot-delete", 2);
 }
 
 static void test_print(void **state)
@@ -392,6 +495,10 @@ int main(void)
 		TEST(protect_boot_in_every_incarnation),
 		TEST(conversions_and_dma),
 		TEST(no_device_reads_ones),
+		TEST(workload_outside_memory_is_stopped),
+		TEST(commands),
+		TEST(commands_that_fail),
+		TEST(added_memory_stays_over_a_reboot),
 		TEST(print),
 		TEST(reboot_sets_aside),
 		TEST(refused_set_aside_destroys_at_once),

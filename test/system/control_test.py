@@ -1,0 +1,423 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The control socket: memory that comes and goes under a guest that uses it, and clients
+that know no manners.
+
+Argument: the executor.
+"""
+
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+
+import lib
+
+EXECUTOR = sys.argv.pop() if len(sys.argv) > 1 else "sw"
+
+# vCPU 1 uses old memory all the time; vCPU 0 what comes and goes.
+HOTPLUG = """
+memory 8M 64M
+vcpus 2
+vcpu 1
+barrier filled
+check   16M 64K 2
+loop 1000000000
+random  3M 1M 100
+end
+vcpu 0
+write   2M 64K 1
+protect 2M 64K
+print   secure
+await   16M 2M
+zero    16M 64K
+write   16M 64K 2
+barrier filled
+share   17M 8K
+print   filled
+await   24M 2M
+check   16M 64K 2
+unshare 17M 8K
+release 16M 0x1ff000
+print   almost
+await   32M 2M
+release 0x11ff000 4K
+print   released
+await   16M 4M
+zero    16M 64K
+zero    0x11ff000 4K
+check   2M 64K 1
+write   16M 64K 3
+print   back
+await   40M 2M
+reboot
+zero    16M 64K
+write   16M 64K 4
+protect 16M 64K
+check   16M 64K 4
+print   rebooted
+await   48M 2M
+poweroff
+"""
+
+# Round after round, both vCPUs in the new memory.
+ROUNDS = """
+memory 8M 64M
+vcpus 2
+vcpu 0
+protect
+loop 12
+print want
+await 16M 2M
+zero 0x1100000 32K
+barrier in
+random 16M 2M 200
+barrier out
+release 16M 2M
+print done
+end
+print over
+await 32M 2M
+poweroff
+vcpu 1
+loop 12
+barrier in
+random 16M 2M 200
+barrier out
+end
+"""
+
+# Says that it runs, and goes on when there is memory at 16M.
+WAITING = "memory 8M 64M\nprotect\nprint runs\nawait 16M 2M\npoweroff\n"
+
+
+class Control(lib.Case):
+    def setUp(self):
+        super().setUp()
+        out = self.lethe("capabilities", "--json")[1]
+        for executor in json.loads(out)["executors"]:
+            if executor["name"] == EXECUTOR and not executor["available"]:
+                self.skipTest(executor["reason"])
+
+    def run_vm(self, text, line, *args):
+        """Starts a VM called vm and waits until its guest printed @line."""
+        path = self.write("workload", text)
+        process = self.start(
+            "run", "--executor", EXECUTOR, "--name", "vm", "--workload", path, *args)
+        self.wait_for_line(process, line)
+        return process
+
+    def memory(self, *args):
+        """A `lethe memory` that succeeds: what it printed as JSON."""
+        status, out, err = self.lethe("memory", *args, "--json")
+        self.assertEqual((status, err), (0, ""), args)
+        document = json.loads(out)
+        self.assertEqual(document.pop("schema"), 1)
+        return document
+
+    def refuse(self, mention, *args):
+        status, out, err = self.lethe("memory", *args)
+        self.assertEqual((status, out), (1, ""), err)
+        self.assert_one_line(err)
+        self.assertIn(mention, err)
+
+    def slots(self):
+        return {s["slot"]: (s["gpa"] >> 20, s["bytes"] >> 20)
+                for s in self.memory("list", "vm")["slots"]}
+
+    def end(self, process):
+        """Ends a WAITING guest the way it expects."""
+        self.memory("add", "vm", "2M", "--at", "16M")
+        status, _, err = self.finish(process)
+        self.assertEqual((status, err), (0, ""))
+        self.assert_clean()
+
+    def connect(self):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Blocking: with a timeout, connect() does not wait for a place in the queue.
+        client.connect(os.path.join(self.runtime, "vm", "control"))
+        client.settimeout(lib.DEADLINE)
+        return client
+
+    def ask(self, request):
+        """What the VM answers to @request, an object or bytes."""
+        with self.connect() as client:
+            text = request if isinstance(request, bytes) else json.dumps(request).encode()
+            client.send(text)
+            return json.loads(client.recv(65536))
+
+
+class Hotplug(Control):
+    def test_memory_comes_and_goes_under_a_guest(self):
+        timeline = self.path("timeline")
+        vm = self.run_vm(HOTPLUG, "secure", "--timeline", timeline)
+        self.assertEqual(
+            self.memory("add", "vm", "2M", "--at", "16M"),
+            {"slot": 1, "gpa": 16 << 20, "bytes": 2 << 20, "added": True})
+        self.wait_for_line(vm, "filled")
+
+        # Private, shared: nothing goes that the guest did not give up.
+        self.refuse("not released all of slot 1", "remove", "vm", "1")
+        self.refuse("not released all of slot 1", "remove", "vm", "16M")
+        self.assertEqual(self.slots(), {0: (0, 8), 1: (16, 2)})
+        self.memory("add", "vm", "2M", "--at", "24M")
+        self.wait_for_line(vm, "almost")
+        self.refuse("not released all of slot 1", "remove", "vm", "1")
+        self.memory("add", "vm", "2M", "--at", "32M")
+        self.wait_for_line(vm, "released")
+
+        self.memory("remove", "vm", "16M")
+        self.assertEqual(self.slots(), {0: (0, 8), 2: (24, 2), 3: (32, 2)})
+        self.assertEqual(self.memory("add", "vm", "4M", "--at", "16M")["slot"], 1)
+        self.wait_for_line(vm, "back")
+
+        # What was added stays over a reboot, empty.
+        self.memory("add", "vm", "2M", "--at", "40M")
+        self.wait_for_line(vm, "rebooted")
+        self.assertEqual(
+            self.slots(), {0: (0, 8), 1: (16, 4), 2: (24, 2), 3: (32, 2), 4: (40, 2)})
+        self.memory("add", "vm", "2M", "--at", "48M")
+        status, _, err = self.finish(vm)
+        self.assertEqual((status, err), (0, ""))
+        self.assert_clean()
+        self.check_timeline(timeline)
+
+    def check_timeline(self, path):
+        slots, events = {}, self.timeline(path)["events"]
+        for event in events:
+            if event["event"] == "memslot-add":
+                self.assertNotIn(event["slot"], slots)
+                slots[event["slot"]] = (event["gpa"] >> 20, event["bytes"] >> 20)
+            elif event["event"] == "memslot-delete":
+                self.assertEqual(
+                    slots.pop(event["slot"]), (event["gpa"] >> 20, event["bytes"] >> 20))
+        self.assertEqual(slots, {
+            0: (0, 8), 1: (16, 4), 2: (24, 2), 3: (32, 2), 4: (40, 2), 5: (48, 2)})
+
+    def test_rounds(self):
+        vm = self.run_vm(ROUNDS, "want")
+        for left in reversed(range(12)):
+            slot = self.memory("add", "vm", "2M", "--at", "16M")["slot"]
+            self.wait_for_line(vm, "done")
+            self.memory("remove", "vm", str(slot))
+            self.wait_for_line(vm, "want" if left else "over")
+        self.memory("add", "vm", "2M", "--at", "32M")
+        status, _, err = self.finish(vm)
+        self.assertEqual((status, err), (0, ""))
+        self.assert_clean()
+
+    def test_normal_vm(self):
+        vm = self.run_vm("memory 8M 64M\nprint runs\nawait 8M 2M\nzero 8M 64K\nwrite 8M 64K\n"
+                         "print used\nawait 10M 2M\nprotect 8M 64K\ncheck 8M 64K\n"
+                         "zero 10M 64K\npoweroff\n", "runs")
+        # No address asked for: above all there is.
+        self.assertEqual(self.memory("add", "vm", "2M")["gpa"], 8 << 20)
+        self.wait_for_line(vm, "used")
+        self.refuse("not secure", "remove", "vm", "1")
+        self.assertEqual(self.memory("add", "vm", "2M")["gpa"], 10 << 20)
+        status, _, err = self.finish(vm)
+        self.assertEqual((status, err), (0, ""))
+
+    def test_removed_memory_is_not_there(self):
+        vm = self.run_vm("memory 8M 64M\nprotect\nprint runs\nawait 24M 2M\nawait 16M 2M\n"
+                         "release 16M 2M\nprint released\nawait 32M 2M\n"
+                         "write 16M 4K\npoweroff\n", "runs")
+        self.memory("add", "vm", "2M", "--at", "24M")
+        slot = self.memory("add", "vm", "2M", "--at", "16M")["slot"]
+        self.wait_for_line(vm, "released")
+        self.memory("remove", "vm", str(slot))
+        self.memory("add", "vm", "2M", "--at", "32M")
+        status, _, err = self.finish(vm)
+        self.assertEqual(status, 3, err)
+        self.assert_one_line(err)
+        self.assertIn("where there is no memory", err)
+        self.assert_clean()
+
+
+class Refusals(Control):
+    def test_bad_ranges(self):
+        vm = self.run_vm(WAITING, "runs")
+        for mention, args in (
+                ("memory already: slot 0", ("add", "vm", "2M", "--at", "0")),
+                ("memory already: slot 0", ("add", "vm", "1G", "--at", "4M")),
+                ("beyond 256T", ("add", "vm", "2M", "--at", "256T")),
+                ("beyond 256T", ("add", "vm", "256T", "--at", "16M")),
+                ("began with", ("remove", "vm", "0")),
+                ("no slot 1", ("remove", "vm", "1")),
+                ("no slot 31", ("remove", "vm", "31")),
+                ("no slot begins at 0x1000", ("remove", "vm", "4K")),
+        ):
+            with self.subTest(args=args):
+                self.refuse(mention, *args)
+                self.assertEqual(self.slots(), {0: (0, 8)})
+        self.end(vm)
+
+    def test_all_slots(self):
+        vm = self.run_vm(WAITING, "runs")
+        for i in range(1, 32):
+            self.assertEqual(
+                self.ask({"command": "memory-add", "bytes": 4096, "gpa": (i + 64) << 20}),
+                {"schema": 1, "result": {
+                    "slot": i, "gpa": (i + 64) << 20, "bytes": 4096, "added": True}})
+        self.refuse("in use", "add", "vm", "4K", "--at", "16M")
+        self.assertEqual(len(self.slots()), 32)
+        vm.terminate()
+        self.assertEqual(self.finish(vm)[0], 128 + signal.SIGTERM)
+        self.assert_clean()
+
+    def test_no_such_vm(self):
+        for args in (("list", "nobody"), ("add", "nobody", "2M"), ("remove", "nobody", "1")):
+            self.refuse("nobody: there is no VM of that name", *args)
+
+    def test_hypervisor_is_gone(self):
+        vm = self.run_vm(WAITING, "runs")
+        uv = self.vms()[0]["uv_pid"]
+        os.kill(uv, signal.SIGSTOP)
+        vm.kill()
+        self.finish(vm)
+        try:
+            self.refuse("its hypervisor is gone", "list", "vm")
+        finally:
+            os.kill(uv, signal.SIGCONT)
+        self.assert_clean_after_ps()
+
+    def test_vm_ends_meanwhile(self):
+        vm = self.run_vm(WAITING, "runs")
+        clients = [self.start("memory", "list", "vm") for _ in range(4)]
+        vm.terminate()
+        clients += [self.start("memory", "add", "vm", "2M", "--at", "32M") for _ in range(4)]
+        for client in clients:
+            status, out, err = self.finish(client)
+            self.assertIn(status, (0, 1))
+            if status:
+                self.assertEqual(out, "")
+                self.assert_one_line(err)
+        self.assertEqual(self.finish(vm)[0], 128 + signal.SIGTERM)
+        self.assert_clean()
+
+
+class Clients(Control):
+    BAD_REQUESTS = (
+        b"", b"\0", b"rubbish", b"{", b"[]", b"7", b'"memory-list"', b"\xff\xfe{}",
+        b'{"command":"memory-list"} more', b'{"command":"memory-list","command":"memory-list"}',
+        b"[" * 4000, b'{"a":' * 800, b" " * 5000, b"{}" + b" " * 60000,
+        {}, {"command": None}, {"command": 7}, {"command": ["memory-list"]},
+        {"command": "memory"}, {"command": "memory-list ", }, {"command": "x" * 3000},
+        {"command": "memory-list", "slot": 1}, {"command": "memory-add"},
+        {"command": "memory-add", "bytes": "2M"}, {"command": "memory-add", "bytes": 2.0},
+        {"command": "memory-add", "bytes": -4096}, {"command": "memory-add", "bytes": 0},
+        {"command": "memory-add", "bytes": 4097}, {"command": "memory-add", "bytes": 2 ** 63},
+        {"command": "memory-add", "bytes": 2 ** 63 - 4096},
+        {"command": "memory-add", "bytes": 2 ** 48 + 4096},
+        {"command": "memory-add", "bytes": 4096, "gpa": 2 ** 63 - 4096},
+        {"command": "memory-add", "bytes": 4096, "gpa": 1}, {"command": "memory-add", "gpa": 0},
+        {"command": "memory-add", "bytes": 4096, "gpa": None},
+        {"command": "memory-add", "bytes": 4096, "ytes": 1},
+        {"command": "memory-add", "bytes": 4096, "at": 0}, {"command": "memory-remove"},
+        {"command": "memory-remove", "slot": 1, "gpa": 4096},
+        {"command": "memory-remove", "slot": -1}, {"command": "memory-remove", "slot": 32},
+        {"command": "memory-remove", "slot": 2 ** 32}, {"command": "memory-remove", "slot": "0"},
+        {"command": "memory-remove", "slot": True}, {"command": "memory-remove", "gpa": 0},
+    )
+
+    def test_bad_requests(self):
+        vm = self.run_vm(WAITING, "runs")
+        for request in self.BAD_REQUESTS[1:]:
+            with self.subTest(request=str(request)[:60]):
+                answer = self.ask(request)
+                self.assertEqual(sorted(answer), ["error", "schema"])
+                self.assertEqual(sorted(answer["error"]), ["errno", "todo", "why"])
+                self.assertGreater(answer["error"]["errno"], 0)
+        self.assertEqual(self.slots(), {0: (0, 8)})
+        self.end(vm)
+
+    def test_clients_that_stall_and_leave(self):
+        vm = self.run_vm(WAITING, "runs")
+        silent = [self.connect() for _ in range(40)]
+        for client in silent[:20]:
+            self.assertEqual(self.slots(), {0: (0, 8)})
+            client.close()
+        for _ in range(100):
+            with self.connect() as client:
+                client.send(b'{"command":"memory-list"}')
+        with self.connect() as client:
+            client.send(b"")
+            self.assertEqual(self.slots(), {0: (0, 8)})
+        self.assertEqual(self.slots(), {0: (0, 8)})
+        self.end(vm)
+        for client in silent:
+            client.close()
+
+    def test_descriptors_are_not_taken(self):
+        vm = self.run_vm(WAITING, "runs")
+        folder = f"/proc/{vm.pid}/fd"
+        before = len(os.listdir(folder))
+        with open("/dev/null", "rb") as null:
+            for _ in range(10):
+                with self.connect() as client:
+                    socket.send_fds(client, [b"{}"], [null.fileno()] * 4)
+                    client.recv(4096)
+        lib.wait_until(lambda: len(os.listdir(folder)) == before, "descriptors closed")
+        self.end(vm)
+
+    def test_many_at_once(self):
+        vm = self.run_vm(WAITING, "runs")
+        got = []
+
+        def add():
+            for _ in range(5):
+                answer = self.ask({"command": "memory-add", "bytes": 4096})
+                got.append((answer["result"]["slot"], answer["result"]["gpa"]))
+        threads = [threading.Thread(target=add) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(sorted(slot for slot, _ in got), list(range(1, 31)))
+        self.assertEqual(len({gpa for _, gpa in got}), 30)
+        vm.terminate()
+        self.finish(vm)
+        self.assert_clean()
+
+    def answer_to_user(self, uid):
+        """What another user's client receives; None if it could not connect."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.setgroups([])
+                os.setresgid(uid, uid, uid)
+                os.setresuid(uid, uid, uid)
+                with self.connect() as client:
+                    os.write(writer, client.recv(100))
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as file:
+            answer = file.read()
+        return answer if os.waitpid(child, 0)[1] == 0 else None
+
+    def test_only_for_its_user(self):
+        vm = self.run_vm(WAITING, "runs")
+        path = os.path.join(self.runtime, "vm", "control")
+        mode = os.stat(path).st_mode
+        self.assertTrue(stat.S_ISSOCK(mode))
+        self.assertEqual(stat.S_IMODE(mode), 0o600)
+        if os.geteuid() == 0:
+            # Even where the folders' permissions let somebody through.
+            for folder in (self.runtime, os.path.dirname(path)):
+                os.chmod(folder, 0o755)
+            os.chmod(path, 0o666)
+            self.assertEqual(self.answer_to_user(1234), b"")
+            for folder in (self.runtime, os.path.dirname(path)):
+                os.chmod(folder, 0o700)
+        self.end(vm)
+
+
+if __name__ == "__main__":
+    lib.main()

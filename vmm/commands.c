@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The commands of the control socket: one row of a table each.  A request has exactly the
+ * fields that its command knows, of the right types; anything else is refused as a whole.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/machine_state.h"
+
+static json_t *refused(int err, const struct refusal *why)
+{
+	return control_error(err, why->why, why->todo);
+}
+
+static json_t *malformed(const char *expected)
+{
+	return control_error(-EINVAL, "the request is malformed", expected);
+}
+
+static json_t *slot_json(const struct machine *machine, unsigned int id)
+{
+	const struct memory_slot *slot = &machine->slot[id];
+
+	return json_pack("{s:i, s:I, s:I, s:b}", "slot", (int)id, "gpa", (json_int_t)slot->gpa,
+		"bytes", (json_int_t)slot->bytes, "added", (int)slot->added);
+}
+
+/* The integer @name of @request that is not negative; false if there is none. */
+static bool get_number(const json_t *request, const char *name, uint64_t *ret)
+{
+	const json_t *value = json_object_get(request, name);
+
+	if (!json_is_integer(value) || json_integer_value(value) < 0)
+		return false;
+	*ret = (uint64_t)json_integer_value(value);
+	return true;
+}
+
+static json_t *memory_add_command(struct machine *machine, const json_t *request)
+{
+	bool has_gpa = json_object_get(request, "gpa") != NULL;
+	uint64_t bytes, gpa;
+	struct refusal why;
+	unsigned int id;
+	int err;
+
+	if (!get_number(request, "bytes", &bytes) || (has_gpa && !get_number(request, "gpa", &gpa)))
+		return malformed("give bytes, and gpa or not");
+	err = memory_add(machine, bytes, has_gpa ? &gpa : NULL, &id, &why);
+	return err ? refused(err, &why) : control_result(slot_json(machine, id));
+}
+
+/* The slot that begins at @gpa, or one that is not there. */
+static unsigned int slot_at(const struct machine *machine, uint64_t gpa)
+{
+	unsigned int i = 0;
+
+	while (i < MEMORY_SLOTS && !(machine->slot[i].used && machine->slot[i].gpa == gpa))
+		i++;
+	return i;
+}
+
+/* Settles which slot @request names.  NULL, or the answer that refuses it. */
+static json_t *find_slot(struct machine *machine, const json_t *request, unsigned int *ret)
+{
+	bool by_gpa = json_object_get(request, "gpa") != NULL;
+	struct refusal why = {.todo = "see lethe memory list"};
+	uint64_t number;
+
+	if (by_gpa == (json_object_get(request, "slot") != NULL) ||
+		!get_number(request, by_gpa ? "gpa" : "slot", &number))
+		return malformed("give slot or gpa");
+	*ret = by_gpa                  ? slot_at(machine, number)
+	       : number < MEMORY_SLOTS ? (unsigned int)number
+				       : MEMORY_SLOTS;
+	if (*ret < MEMORY_SLOTS)
+		return NULL;
+	if (by_gpa)
+		snprintf(why.why, sizeof(why.why), "no slot begins at 0x%" PRIx64, number);
+	else
+		snprintf(why.why, sizeof(why.why), "it has no slot %" PRIu64, number);
+	return refused(-ENOENT, &why);
+}
+
+static json_t *memory_remove_command(struct machine *machine, const json_t *request)
+{
+	struct refusal why;
+	unsigned int id;
+	json_t *answer = find_slot(machine, request, &id);
+	int err;
+
+	if (answer)
+		return answer;
+	err = memory_remove(machine, id, &why);
+	return err ? refused(err, &why) : control_result(slot_json(machine, id));
+}
+
+static json_t *memory_list_command(struct machine *machine, const json_t *request)
+{
+	json_t *slots = json_array();
+
+	for (unsigned int i = 0; i < MEMORY_SLOTS; i++) {
+		if (machine->slot[i].used)
+			json_array_append_new(slots, slot_json(machine, i));
+	}
+	return control_result(
+		json_pack("{s:s, s:o}", "name", lethe_vm_name(machine->vm), "slots", slots));
+}
+
+#define FIELDS_MAX 2
+
+static const struct {
+	const char *name;
+	const char *fields[FIELDS_MAX]; /* that a request may have beside `command` */
+	json_t *(*perform)(struct machine *machine, const json_t *request);
+} commands[] = {
+	{"memory-add", {"bytes", "gpa"}, memory_add_command},
+	{"memory-remove", {"slot", "gpa"}, memory_remove_command},
+	{"memory-list", {NULL}, memory_list_command},
+};
+
+static bool is_one_of(const char *key, const char *const *fields)
+{
+	for (size_t i = 0; i < FIELDS_MAX && fields[i]; i++) {
+		if (strcmp(fields[i], key) == 0)
+			return true;
+	}
+	return strcmp(key, "command") == 0;
+}
+
+/* Whether each field of @request is `command` or one of @fields. */
+static bool has_only(const json_t *request, const char *const *fields)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)request, key, value)
+	{
+		if (!is_one_of(key, fields))
+			return false;
+	}
+	return true;
+}
+
+json_t *commands_perform(void *ctx, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "command"));
+	struct machine *machine = ctx;
+	json_t *answer;
+
+	for (size_t i = 0; name && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(commands[i].name, name) != 0)
+			continue;
+		if (!has_only(request, commands[i].fields))
+			return malformed("leave unknown fields away");
+		/* Not while a reboot exchanges all memory. */
+		pthread_mutex_lock(&machine->life);
+		answer = commands[i].perform(machine, request);
+		pthread_mutex_unlock(&machine->life);
+		return answer;
+	}
+	return control_error(-ENOTTY, "it knows no such command", "use the lethe that runs it");
+}
