@@ -2,9 +2,16 @@
 /*
  * The attribute map: what each GFN of a protected VM is, apart from memslots.
  *
- * The default is private, so a VM that shares little keeps little.  The map says
- * nothing about whether memory exists at a GFN; it outlives slot changes.
- * Guarded by the owner's lock.
+ * The default is private, so a VM that shares little keeps little: a few hundred bytes
+ * for a few ranges, a bit a page (three where all attributes mix) for the worst pattern.
+ * The map says nothing about whether memory exists at a GFN; it outlives slot changes.
+ *
+ * Writers - attr_set(), attr_clear(), attr_map_reclaim() - and the figures are guarded by
+ * the owner's lock.  Readers - attr_get() and all that look at ranges - are wait-free and
+ * may run beside a writer, but for attr_map_reclaim() and attr_map_free(): these free what
+ * earlier changes replaced, and must find no reader inside.  A reader beside a writer
+ * sees each page as it was or as it is; one page, or one step of a walk, sees a whole
+ * change or none of it.
  */
 #ifndef CORE_ATTR_H
 #define CORE_ATTR_H
@@ -49,13 +56,22 @@ enum page_attr attr_get(const struct attr_map *map, gfn_t gfn);
  */
 struct attr_run attr_run_at(const struct attr_map *map, uint64_t at, uint64_t limit);
 
-/* Makes every page of @range @attr.  0; -ENOMEM, nothing changed then. */
+/*
+ * Makes every page of @range @attr.  What it replaces is kept for readers until
+ * attr_map_reclaim().  0; -ENOMEM, nothing changed then.
+ */
 int attr_set(struct attr_map *map, struct gfn_range range, enum page_attr attr);
 
 /* All pages are private again.  Cannot fail. */
 void attr_clear(struct attr_map *map);
 
-/* How many pages are @attr, which is not ATTR_PRIVATE; and how many bytes the map takes. */
+/* Frees what changes have replaced.  No reader may be inside. */
+void attr_map_reclaim(struct attr_map *map);
+
+/*
+ * How many pages are @attr, which is not ATTR_PRIVATE; and how many bytes the map takes,
+ * with what waits to be reclaimed.
+ */
 uint64_t attr_count(const struct attr_map *map, enum page_attr attr);
 size_t attr_map_bytes(const struct attr_map *map);
 

@@ -70,6 +70,7 @@ void dying_take_all(struct uv_vm *vm, struct dying *d)
 			slot_take(vm, i, d);
 	}
 	attr_clear(vm->attr);
+	attr_map_reclaim(vm->attr);
 	pthread_rwlock_unlock(&vm->memory);
 }
 
@@ -169,6 +170,7 @@ static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
 
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = attr_set(vm->attr, r, ATTR_PRIVATE);
+	attr_map_reclaim(vm->attr);
 	if (ret == 0)
 		slot_take(vm, id, d);
 	pthread_rwlock_unlock(&vm->memory);

@@ -190,6 +190,7 @@ static int commit(struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared
 		ret = change_mappings(vm, slot, r, to_shared, &done);
 	if (ret == 0)
 		ret = attr_set(vm->attr, r, to);
+	attr_map_reclaim(vm->attr);
 	if (ret < 0)
 		undo_mappings(vm, slot, (struct gfn_range){r.start, done - r.start.v}, to_shared);
 	pthread_rwlock_unlock(&vm->memory);
@@ -295,6 +296,7 @@ static int commit_release(struct uv_vm *vm, int slot, struct gfn_range r)
 	range_begin(vm, r);
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = attr_set(vm->attr, r, ATTR_RELEASED);
+	attr_map_reclaim(vm->attr);
 	if (ret == 0)
 		ret = sweep_release(vm, w, offset, range_bytes(r));
 	if (ret == 0)

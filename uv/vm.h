@@ -96,6 +96,7 @@ struct uv_vm {
 	uint64_t incarnation;
 	struct slot_table slots;
 	struct slot_memory memory_of[SLOTS_MAX];
+	/* Read under lock or memory; changed, then reclaimed, under lock and memory for writing. */
 	struct attr_map *attr;
 	struct pending_set pending;
 	struct incarnation_queue dying;
