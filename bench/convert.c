@@ -11,16 +11,15 @@
  *   bulk-1g         1 GiB of resident memory, shared and unshared; no transfer
  *
  * eager is the old way: the shared backing is laid over the window, and unsharing punches
- * its hole before it returns.  map-bytes is what the attribute map of a 1 TiB VM weighs with
- * the pattern in it, map what its two updates for bulk-1g take.
+ * its hole before it returns.  The rows about the attribute map are in convert_map.c.
  */
 #include "bench/bench.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/range_map.h"
 #include "base/types.h"
+#include "bench/convert_map.h"
 #include "bench/guest.h"
 #include "vmm/dma.h"
 
@@ -29,10 +28,6 @@
 #define POOL_BYTES  (64 * MIB)
 #define POOL_CHUNK  (64 * KIB)
 #define ALTERNATING 64
-#define SHARED      1
-#define MAP_PAGES   ((uint64_t)1024 * GIB / PAGE_SIZE)
-#define MAP_RANGES  64
-#define MAP_UPDATES 1000
 
 struct pattern {
 	const char *name;
@@ -41,7 +36,6 @@ struct pattern {
 	unsigned int operations; /* in each */
 	void (*write)(FILE *text, unsigned int loops);
 	int (*transfer)(struct guest *guest); /* when the guest prints "transfer" */
-	int (*fill)(struct range_map *map);
 };
 
 struct mode {
@@ -118,53 +112,12 @@ static int transfer_alternating(struct guest *guest)
 	return err;
 }
 
-/* ---- attribute maps ---- */
-
-static int fill_one(struct range_map *map)
-{
-	return range_map_set(map, 512, 513, SHARED);
-}
-
-static int fill_two(struct range_map *map)
-{
-	return range_map_set(map, 512, 514, SHARED);
-}
-
-/* 64 ranges all over the VM. */
-static int fill_swiotlb(struct range_map *map)
-{
-	int err = 0;
-
-	for (uint64_t i = 0; i < MAP_RANGES && !err; i++) {
-		uint64_t start = i * (MAP_PAGES / MAP_RANGES);
-
-		err = range_map_set(map, start, start + POOL_BYTES / PAGE_SIZE, SHARED);
-	}
-	return err;
-}
-
-/* Every other page of a gigabyte. */
-static int fill_alternating(struct range_map *map)
-{
-	int err = 0;
-
-	for (uint64_t page = 0; page < GIB / PAGE_SIZE && !err; page += 2)
-		err = range_map_set(map, page, page + 1, SHARED);
-	return err;
-}
-
-static int fill_bulk(struct range_map *map)
-{
-	return range_map_set(map, 512, 512 + GIB / PAGE_SIZE, SHARED);
-}
-
 static const struct pattern patterns[] = {
-	{"ovmf-1", 64 * MIB, 200, 40, BUFFERS, write_ovmf_1, NULL, fill_one},
-	{"ovmf-2", 64 * MIB, 200, 40, BUFFERS, write_ovmf_2, NULL, fill_two},
-	{"swiotlb", 128 * MIB, 1000, 200, 1, write_swiotlb, transfer_pool, fill_swiotlb},
-	{"alternating", 64 * MIB, 30, 6, ALTERNATING, write_alternating, transfer_alternating,
-		fill_alternating},
-	{"bulk-1g", GIB + 64 * MIB, 2, 1, 1, write_bulk, NULL, fill_bulk},
+	{"ovmf-1", 64 * MIB, 200, 40, BUFFERS, write_ovmf_1, NULL},
+	{"ovmf-2", 64 * MIB, 200, 40, BUFFERS, write_ovmf_2, NULL},
+	{"swiotlb", 128 * MIB, 1000, 200, 1, write_swiotlb, transfer_pool},
+	{"alternating", 64 * MIB, 30, 6, ALTERNATING, write_alternating, transfer_alternating},
+	{"bulk-1g", GIB + 64 * MIB, 2, 1, 1, write_bulk, NULL},
 };
 
 /* Serves the guest up to the print of @word. */
@@ -245,51 +198,11 @@ static void measure(struct bench *bench, const struct pattern *pattern, const st
 	bench_add(bench, &row, &samples);
 }
 
-static void measure_map_bytes(struct bench *bench, const struct pattern *pattern)
-{
-	struct bench_row row = {.unit = "bytes", .memory_bytes = MAP_PAGES * PAGE_SIZE};
-	struct range_map *map = range_map_new();
-	struct bench_samples samples = {0};
-
-	snprintf(row.name, sizeof(row.name), "%s/map-bytes", pattern->name);
-	if (map && pattern->fill(map) == 0)
-		bench_sample(&samples, (double)range_map_bytes(map));
-	range_map_free(map);
-	bench_add(bench, &row, &samples);
-}
-
-/* Shares and unshares a gigabyte in the map of a VM that shares 64 other ranges. */
-static void measure_map(struct bench *bench)
-{
-	struct bench_row row = {
-		.name = "bulk-1g/map", .unit = "ns", .memory_bytes = MAP_PAGES * PAGE_SIZE};
-	struct range_map *map = range_map_new();
-	struct bench_samples samples = {0};
-	int err = map ? fill_swiotlb(map) : -1;
-
-	for (unsigned int run = 0; run < 11 && !err; run++) {
-		uint64_t start = clock_ns();
-
-		for (unsigned int i = 0; i < MAP_UPDATES && !err; i++) {
-			uint64_t first =
-				(i % MAP_RANGES) * (MAP_PAGES / MAP_RANGES) + GIB / PAGE_SIZE;
-
-			err = range_map_set(map, first, first + GIB / PAGE_SIZE, SHARED);
-			if (!err)
-				err = range_map_set(map, first, first + GIB / PAGE_SIZE, 0);
-		}
-		bench_sample(&samples, (double)(clock_ns() - start) / MAP_UPDATES);
-	}
-	range_map_free(map);
-	bench_add(bench, &row, &samples);
-}
-
 void bench_convert(struct bench *bench)
 {
 	for (size_t p = 0; p < sizeof(patterns) / sizeof(patterns[0]); p++) {
 		for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]); m++)
 			measure(bench, &patterns[p], &modes[m]);
-		measure_map_bytes(bench, &patterns[p]);
 	}
-	measure_map(bench);
+	bench_convert_map(bench);
 }
