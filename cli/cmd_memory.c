@@ -84,7 +84,7 @@ static bool parse(const struct options_spec *spec, int argc, char **argv,
 		return false;
 	if (options->name && (options->operand || !options->takes_operand))
 		return true;
-	log_error("%s: needs %s (see %s --help)", spec->name, spec->args, spec->name);
+	log_error("needs %s (see %s --help)", spec->args, spec->name);
 	*ret_status = CLI_USAGE;
 	return false;
 }
@@ -270,7 +270,8 @@ int cmd_memory(int argc, char **argv)
 		log_error("no action given (see lethe memory --help)");
 		return CLI_USAGE;
 	}
-	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+		strcmp(argv[1], "help") == 0)
 		return print_help();
 	for (size_t i = 0; i < ACTION_COUNT; i++) {
 		if (strcmp(argv[1], actions[i].name) == 0)

@@ -15,14 +15,16 @@ extern char **environ;
 
 static int set_attributes(posix_spawnattr_t *attr)
 {
-	sigset_t none, all;
+	sigset_t blocked, all;
 	int ret;
 
-	sigemptyset(&none);
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGINT);
+	sigaddset(&blocked, SIGHUP);
 	sigfillset(&all);
 	sigdelset(&all, SIGKILL);
 	sigdelset(&all, SIGSTOP);
-	ret = posix_spawnattr_setsigmask(attr, &none);
+	ret = posix_spawnattr_setsigmask(attr, &blocked);
 	if (ret == 0)
 		ret = posix_spawnattr_setsigdefault(attr, &all);
 	if (ret == 0)

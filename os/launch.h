@@ -8,7 +8,8 @@
 
 /*
  * Runs @path with @fd as its descriptor @as_fd and no other but the standard streams,
- * with default signals.  Safe in a process with threads.  0 and *ret_pid, or -errno.
+ * with default signals, SIGINT and SIGHUP blocked until it unblocks them.  Safe in a process with
+ * threads.  0 and *ret_pid, or -errno.
  */
 int spawn_with_fd(const char *path, int fd, int as_fd, pid_t *ret_pid);
 

@@ -44,12 +44,16 @@ static void on_kick(int sig)
 static void setup_signals(void)
 {
 	struct sigaction end = {.sa_handler = on_end}, kick = {.sa_handler = on_kick};
+	sigset_t none;
 
 	sigaction(SIGTERM, &end, NULL);
 	sigaction(SIGUSR1, &kick, NULL);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
+	/* Blocked by whoever started this, so that a key in the first moments is not ours. */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 static int check_socket(void)

@@ -11,6 +11,7 @@ import lib
 BAD_USAGE = [
     ([], "no command"),
     (["nonsense"], "nonsense"),
+    (["help", "nonsense"], "nonsense"),
     (["run", "--nonsense"], "--nonsense"),
     (["run", "-Z"], "-Z"),
     (["run", "extra"], "extra"),
@@ -188,7 +189,7 @@ class BadUsage(lib.Case):
 
 class Output(lib.Case):
     def test_help(self):
-        for args in (["--help"], ["help"], ["run", "--help"], ["ps", "-h"], ["top", "--help"],
+        for args in (["--help"], ["help"], ["help", "run"], ["help", "memory"], ["run", "--help"], ["ps", "-h"], ["top", "--help"],
                      ["capabilities", "--help"], ["version", "--help"], ["memory", "--help"],
                      ["memory", "-h"], ["memory", "add", "--help"],
                      ["memory", "remove", "--help"], ["memory", "list", "--help"]):

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import time
 
 import lib
 
@@ -207,8 +208,7 @@ class Endings(lib.Case):
                 self.assertEqual((last["event"], last["status"]), ("exit", 128 + number))
                 self.assertFalse(lib.alive(vm["uv_pid"]))
 
-    def test_interrupt_of_the_whole_group(self):
-        """Ctrl-C reaches every process of the terminal's group."""
+    def start_session(self):
         path = self.write("workload", WAITING)
         process = lib.subprocess.Popen(
             [lib.LETHE, "run", "--executor", "sw", "--workload", path],
@@ -216,6 +216,42 @@ class Endings(lib.Case):
             stderr=lib.subprocess.PIPE, text=True, env=self.environment(),
             start_new_session=True)
         self.started.append(process)
+        return process
+
+    def test_interrupt_at_odd_moments(self):
+        """Ctrl-C while both processes start."""
+        for step in range(30):
+            with self.subTest(step=step):
+                process = self.start_session()
+                # Not to wait for anything, but to come at another moment each time.
+                time.sleep(step / 2000)
+                os.killpg(process.pid, signal.SIGINT)
+                status, _, err = self.finish(process)
+                # By the signal itself, before there was anything to end.
+                self.assertIn((status, err), ((130, ""), (-signal.SIGINT, "")))
+                self.assert_clean()
+
+    def test_closed_standard_streams(self):
+        """What is opened later is not printed to."""
+        path = self.write("workload", "print text\nprotect\ndma 2M 8K 3\npoweroff\n")
+        for closed in ((0,), (1,), (2,), (0, 1, 2)):
+            with self.subTest(closed=closed):
+                command = 'exec "$@"' + "".join(f" {fd}>&-" for fd in closed)
+                done = lib.subprocess.run(
+                    ["sh", "-c", command, "sh", lib.LETHE, "run", "--executor", "sw",
+                     "--workload", path],
+                    stdin=lib.subprocess.DEVNULL, stdout=lib.subprocess.PIPE,
+                    stderr=lib.subprocess.PIPE, text=True, env=self.environment(),
+                    timeout=lib.DEADLINE, check=False)
+                self.assertEqual(done.returncode, 1 if 1 in closed else 0, done.stderr)
+                self.assertEqual(done.stdout, "" if 1 in closed else "text\n")
+                if closed == (1,):
+                    self.assertIn("standard output: ", done.stderr)
+                self.assert_clean()
+
+    def test_interrupt_of_the_whole_group(self):
+        """Ctrl-C reaches every process of the terminal's group."""
+        process = self.start_session()
         self.wait_for_line(process, "ready")
         os.killpg(process.pid, signal.SIGINT)
         status, _, err = self.finish(process)
