@@ -25,6 +25,7 @@ vcpus 2
 vcpu 1
 barrier filled
 check   16M 64K 2
+barrier seen
 loop 1000000000
 random  3M 1M 100
 end
@@ -36,6 +37,7 @@ await   16M 2M
 zero    16M 64K
 write   16M 64K 2
 barrier filled
+barrier seen
 share   17M 8K
 print   filled
 await   24M 2M
