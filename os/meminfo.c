@@ -13,12 +13,6 @@
 /* Version 1 says "no limit" by a number near the largest of 64 signed bits. */
 #define NO_LIMIT_V1 ((uint64_t)1 << 62)
 
-/*
- * Stalls of 5% of two seconds.  Who has no privilege may only ask for windows that are
- * multiples of two seconds.
- */
-#define PSI_TRIGGER "some 100000 2000000"
-
 /* A mounted hierarchy. */
 struct mount {
 	char root[PATH_MAX];  /* the cgroup that its top is */
@@ -116,17 +110,17 @@ static bool find_cgroup(const char *root, bool v2, char ret[PATH_MAX])
 	return found;
 }
 
-static int open_file(const char *root, const char *folder, const char *name)
+static int open_file(const char *root, const char *folder, const char *name, int flags)
 {
 	char path[2 * PATH_MAX + 64];
 
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	return open_in(root, path, O_RDONLY);
+	return open_in(root, path, flags);
 }
 
 static void close_level(struct meminfo_level *l)
 {
-	const int fds[] = {l->max, l->high, l->usage, l->stat};
+	const int fds[] = {l->max, l->high, l->usage, l->stat, l->events};
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (fds[i] >= 0)
@@ -137,33 +131,22 @@ static void close_level(struct meminfo_level *l)
 /* The root of a version 2 hierarchy has none of these files. */
 static void open_level(struct meminfo *m, const char *root, const char *folder, bool v2)
 {
+	const char *max = v2 ? "memory.max" : "memory.limit_in_bytes";
+	const char *usage = v2 ? "memory.current" : "memory.usage_in_bytes";
 	struct meminfo_level l = {
-		.max = open_file(root, folder, v2 ? "memory.max" : "memory.limit_in_bytes"),
-		.high = v2 ? open_file(root, folder, "memory.high") : -1,
-		.usage = open_file(root, folder, v2 ? "memory.current" : "memory.usage_in_bytes"),
-		.stat = open_file(root, folder, "memory.stat"),
+		.max = open_file(root, folder, max, O_RDONLY),
+		.high = v2 ? open_file(root, folder, "memory.high", O_RDONLY) : -1,
+		.usage = open_file(root, folder, usage, O_RDONLY),
+		.stat = open_file(root, folder, "memory.stat", O_RDONLY),
+		.events = v2 ? open_file(root, folder, "memory.events", O_RDONLY) : -1,
 	};
 
-	if (l.usage < 0 || (l.max < 0 && l.high < 0))
+	if (l.usage < 0 || (l.max < 0 && l.high < 0)) {
 		close_level(&l);
-	else
-		m->level[m->levels++] = l;
-}
-
-/* A descriptor that poll() finds POLLPRI on when memory stalls, or -1. */
-static int open_trigger(const char *root, const char *folder, const char *name)
-{
-	static const char trigger[] = PSI_TRIGGER;
-	char path[2 * PATH_MAX + 64];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	fd = open_in(root, path, O_RDWR | O_NONBLOCK);
-	if (fd >= 0 && write(fd, trigger, sizeof(trigger)) != (ssize_t)sizeof(trigger)) {
-		close(fd);
-		fd = -1;
+		return;
 	}
-	return fd;
+	l.hits = meminfo_hits(&l);
+	m->level[m->levels++] = l;
 }
 
 /* Every level of the hierarchy, from the own cgroup up to what is mounted. */
@@ -182,7 +165,7 @@ static void open_hierarchy(struct meminfo *m, const char *root, bool v2)
 		skip = strlen(cgroup);
 	snprintf(folder, sizeof(folder), "%s%s", mount.point, cgroup + skip);
 	if (v2)
-		m->pressure[1] = open_trigger(root, folder, "memory.pressure");
+		m->pressure[1] = open_file(root, folder, "memory.pressure", O_RDWR | O_NONBLOCK);
 	while (m->levels < MEMINFO_LEVELS) {
 		char *slash = strrchr(folder, '/');
 
@@ -197,7 +180,7 @@ static void open_hierarchy(struct meminfo *m, const char *root, bool v2)
 void meminfo_open(struct meminfo *m, const char *root)
 {
 	*m = (struct meminfo){.machine = open_in(root, "/proc/meminfo", O_RDONLY),
-		.pressure = {open_trigger(root, "/proc/pressure", "memory"), -1}};
+		.pressure = {open_file(root, "/proc/pressure", "memory", O_RDWR | O_NONBLOCK), -1}};
 	open_hierarchy(m, root, false);
 	open_hierarchy(m, root, true);
 }
@@ -262,6 +245,18 @@ static uint64_t reclaimable(const struct meminfo_level *l)
 		find_value(text, "inactive_file ", &bytes))
 		return bytes;
 	return 0;
+}
+
+uint64_t meminfo_hits(const struct meminfo_level *l)
+{
+	uint64_t high = 0, max = 0;
+	char text[512];
+
+	if (!read_text(l->events, text, sizeof(text)))
+		return 0;
+	(void)find_value(text, "high ", &high);
+	(void)find_value(text, "max ", &max);
+	return high + max;
 }
 
 static void read_level(const struct meminfo_level *l, struct meminfo_now *now)

@@ -9,6 +9,7 @@
 #ifndef OS_MEMINFO_H
 #define OS_MEMINFO_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Of nested cgroups, this many from the innermost one on count. */
@@ -17,12 +18,16 @@
 struct meminfo_level {
 	int max, high; /* the limits; -1: none of that kind */
 	int usage;
-	int stat; /* -1: nothing is known to be reclaimable */
+	int stat;      /* -1: nothing is known to be reclaimable */
+	int events;    /* of version 2, -1: none */
+	uint64_t hits; /* of the limits, when events was read last */
 };
 
 struct meminfo {
 	int machine;
-	int pressure[2]; /* PSI triggers of the machine and the innermost cgroup; -1: none */
+	int pressure[2]; /* PSI of the machine and the innermost cgroup; -1: none */
+	bool armed;      /* these are triggers, see os/pressure.h */
+	_Atomic uint64_t stalled_until_ns; /* clock_ns() */
 	unsigned int levels;
 	struct meminfo_level level[MEMINFO_LEVELS];
 };
@@ -40,6 +45,12 @@ struct meminfo_now {
 void meminfo_open(struct meminfo *m, const char *root);
 
 void meminfo_close(struct meminfo *m);
+
+/*
+ * How often the limits of @l were hit so far, and what poll() waits for with POLLPRI from
+ * then on; 0 if nobody tells.
+ */
+uint64_t meminfo_hits(const struct meminfo_level *l);
 
 /* A file that cannot be read or understood sets no limit. */
 void meminfo_read(const struct meminfo *m, struct meminfo_now *ret);
