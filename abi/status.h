@@ -3,8 +3,11 @@
  * The status page: what `lethe ps` reads, written by the ultravisor into a small file
  * that the hypervisor made in the runtime directory.  It outlives the hypervisor.
  *
- * Every field is written with a plain atomic store by the ultravisor; a reader may see
- * fields of two moments, never a torn field.  Readers believe nothing that matters.
+ * The hypervisor writes its pid, the name and the start before VM_CREATE; from then on the
+ * ultravisor writes the whole page when something happens, and about once a second while
+ * the hypervisor lives or memory is destroyed.  It never maps the file, so that truncating
+ * it harms nobody; the next write makes it whole.  A reader may see fields of two moments.
+ * Readers believe nothing that matters.
  */
 #ifndef ABI_STATUS_H
 #define ABI_STATUS_H

@@ -90,6 +90,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(clone),
 	SCMP_SYS(clone3),
 	SCMP_SYS(close),
+	SCMP_SYS(eventfd2), /* wakes the sweeper, which also waits for memory pressure */
 	SCMP_SYS(exit),
 	SCMP_SYS(exit_group),
 	SCMP_SYS(fallocate),
@@ -118,6 +119,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(ppoll),
 	SCMP_SYS(prctl),
 	SCMP_SYS(pread64),
+	SCMP_SYS(pwrite64), /* the status file */
 	SCMP_SYS(read),
 	SCMP_SYS(recvmsg),
 	SCMP_SYS(restart_syscall),

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "uv/dispatch.h"
+#include "uv/publish.h"
 #include "uv/slot.h"
 #include "uv/sweeper.h"
 #include "uv/switch.h"
@@ -145,12 +146,22 @@ static bool destroy_waiting(struct uv_vm *vm, struct abi_perform_ret *figures, i
 	return true;
 }
 
+/* Who is answered, or sees the process end, finds the figures in the status file. */
+static void publish_result(struct uv_vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	uv_vm_publish(vm);
+	pthread_mutex_unlock(&vm->lock);
+	publish_flush(vm);
+}
+
 int destroy_all_waiting(struct uv_vm *vm, struct abi_perform_ret *figures)
 {
 	int result = 0;
 
 	while (destroy_waiting(vm, figures, &result))
 		;
+	publish_result(vm);
 	return result;
 }
 

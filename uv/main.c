@@ -22,6 +22,7 @@
 #include "os/sandbox.h"
 #include "uv/dispatch.h"
 #include "uv/measure.h"
+#include "uv/publish.h"
 #include "uv/seal.h"
 #include "uv/vm.h"
 
@@ -51,6 +52,8 @@ static void setup_signals(void)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
+	/* A limit on the size of files is no reason to die of a status that is not shown. */
+	signal(SIGXFSZ, SIG_IGN);
 	/* Blocked by whoever started this, so that a key in the first moments is not ours. */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -75,6 +78,7 @@ static int check_socket(void)
 static void serve(struct uv_vm *vm)
 {
 	struct pollfd p = {.fd = vm->socket, .events = POLLIN};
+	uint64_t due = clock_ns();
 	bool open = true;
 
 	while (open && !told_to_end) {
@@ -82,10 +86,12 @@ static void serve(struct uv_vm *vm)
 
 		if (n > 0)
 			open = dispatch_one(vm);
-		pthread_mutex_lock(&vm->lock);
-		if (n == 0)
-			uv_vm_publish(vm);
-		pthread_mutex_unlock(&vm->lock);
+		if (clock_ns() >= due) {
+			publish_refresh(vm);
+			due = clock_ns() + PUBLISH_MS * NS_PER_MS;
+		}
+		/* Not before the call is answered: a file system may take its time. */
+		publish_flush(vm);
 	}
 }
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "os/clock.h"
 #include "uv/executor.h"
+#include "uv/publish.h"
 #include "uv/seal.h"
 #include "uv/stale.h"
 
@@ -88,15 +89,11 @@ static int64_t sweep_chunk(struct uv_vm *vm, struct dying *d)
 	return 0;
 }
 
-static void publish_progress(struct uv_vm *vm, uint64_t bytes, uint64_t since_ns, uint64_t swept)
+static uint64_t rate(uint64_t bytes, uint64_t since_ns)
 {
-	struct abi_status_page *st = vm->status;
 	uint64_t ns = clock_ns() - since_ns;
 
-	__atomic_fetch_add(&st->forgotten_bytes, bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&st->forget_rate,
-		ns == 0 ? 0 : (uint64_t)((double)swept * 1e9 / (double)ns), __ATOMIC_RELAXED);
-	__atomic_store_n(&st->updated_ns, clock_ns(), __ATOMIC_RELAXED);
+	return ns == 0 ? 0 : (uint64_t)((double)bytes * 1e9 / (double)ns);
 }
 
 /* Sweeps @d until done or *cancel.  Returns 0, -ECANCELED or -EUCLEAN; adds to *f. */
@@ -113,8 +110,7 @@ static int sweep(
 	d->remains = NULL;
 	while ((n = sweep_chunk(vm, d)) >= 0) {
 		swept += (uint64_t)n;
-		publish_progress(vm, (uint64_t)n, start, swept);
-		__atomic_store_n(&vm->status->forget_bytes, d->left, __ATOMIC_RELAXED);
+		publish_progress(vm, (uint64_t)n, d->left, rate(swept, start));
 		if (cancel != NULL && atomic_load(cancel)) {
 			f->bytes += swept;
 			f->duration_ns += clock_ns() - start;
@@ -229,6 +225,7 @@ static void run_job(struct sweeper *s, struct job *job)
 	s->jobs = job->next;
 	atomic_store(&s->cancel, s->quit);
 	pthread_mutex_unlock(&s->lock);
+	publish_flush(s->vm);
 	job->done(s->vm, job->seq, result, &figures);
 	free(job);
 }

@@ -17,6 +17,7 @@
 #include "os/kvm.h"
 #include "os/memfd.h"
 #include "uv/executor.h"
+#include "uv/publish.h"
 #include "uv/seal.h"
 #include "uv/slot.h"
 #include "uv/stale.h"
@@ -108,11 +109,9 @@ static void unmap_shared(struct uv_vm *vm)
 		munmap(vm->pages, (size_t)vm->vcpu_count * ABI_EXIT_PAGE);
 	if (vm->bulk != NULL)
 		munmap(vm->bulk, ABI_BULK_SIZE);
-	if (vm->status != NULL)
-		munmap(vm->status, ABI_STATUS_PAGE);
+	publish_close(vm);
 	vm->pages = NULL;
 	vm->bulk = NULL;
-	vm->status = NULL;
 }
 
 static int map_shared(struct uv_vm *vm, const int fds[4])
@@ -128,10 +127,8 @@ static int map_shared(struct uv_vm *vm, const int fds[4])
 	}
 	if (ret == 0) {
 		vm->bulk = p;
-		ret = memfd_map(fds[2], ABI_STATUS_PAGE, &p);
+		ret = publish_open(vm, fds[2]);
 	}
-	if (ret == 0)
-		vm->status = p;
 	return ret;
 }
 
@@ -185,17 +182,6 @@ static void remove_folder(struct uv_vm *vm)
 	close(vm->folder);
 }
 
-static void init_status(struct uv_vm *vm)
-{
-	struct abi_status_page *st = vm->status;
-
-	st->version = ABI_VERSION;
-	st->uv_pid = getpid();
-	st->vcpus = vm->vcpu_count;
-	st->executor = vm->executor->id;
-	__atomic_store_n(&st->magic, ABI_STATUS_MAGIC, __ATOMIC_RELEASE);
-}
-
 int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int fds[4])
 {
 	int ret = check_create(args, fds);
@@ -216,7 +202,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 		vm->vcpu = NULL;
 		return ret;
 	}
-	init_status(vm);
+	publish_born(vm);
 	vm->own_bytes = uv_vm_resident(vm);
 	pthread_mutex_lock(&vm->lock);
 	vm->exists = true;
@@ -224,6 +210,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 		log_error("a new VM was not new");
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
+	publish_flush(vm);
 	/* The mappings hold the memory; the status descriptor stays open for its lock. */
 	close(fds[0]);
 	close(fds[1]);
@@ -243,6 +230,7 @@ void uv_vm_finish(struct uv_vm *vm)
 {
 	struct abi_perform_ret unused = {0};
 	struct dying *d;
+	uint64_t left;
 
 	if (!vm->exists)
 		return;
@@ -253,14 +241,14 @@ void uv_vm_finish(struct uv_vm *vm)
 	if (d != NULL)
 		leave_everything(vm, d);
 	/* Without memory for the list, the kernel takes all of it back at exit. */
-	__atomic_store_n(&vm->status->state, ABI_VM_FORGETTING, __ATOMIC_RELAXED);
-	__atomic_store_n(&vm->status->forget_bytes, sweep_left(vm), __ATOMIC_RELAXED);
+	left = sweep_left(vm);
 	pthread_mutex_unlock(&vm->lock);
+	publish_end(vm, ABI_VM_FORGETTING, left);
 	sweeper_free(vm->sweeper);
+	vm->sweeper = NULL;
 	crew_free(vm->crew);
 	(void)destroy_all_waiting(vm, &unused);
-	__atomic_store_n(&vm->status->forget_bytes, 0, __ATOMIC_RELAXED);
-	__atomic_store_n(&vm->status->state, ABI_VM_GONE, __ATOMIC_RELAXED);
+	publish_end(vm, ABI_VM_GONE, 0);
 	if (vm->executor->vm_fini != NULL)
 		vm->executor->vm_fini(vm);
 	seal_free(vm->seal);
@@ -307,53 +295,4 @@ uint64_t uv_vm_current(const struct uv_vm *vm)
 	uint64_t left = sweep_left(vm), resident = uv_vm_resident(vm);
 
 	return resident > left ? resident - left : 0;
-}
-
-static enum abi_vm_state visible_state(const struct uv_vm *vm)
-{
-	switch (vm->state.phase) {
-	case PHASE_RUNNING:
-		return vm->state.security == SECURITY_SECURE ? ABI_VM_SECURE : ABI_VM_NORMAL;
-	case PHASE_STOPPED:
-		return ABI_VM_STOPPED;
-	default:
-		return ABI_VM_STARTING;
-	}
-}
-
-/* Less than an eighth of what there is at all: raised; less than a 32nd: high. */
-static uint32_t pressure_of(uint64_t free_bytes, uint64_t total)
-{
-	if (total == UINT64_MAX)
-		return 0;
-	return free_bytes < total / 32 ? 2 : free_bytes < total / 8 ? 1 : 0;
-}
-
-static uint32_t pressure(const struct uv_vm *vm)
-{
-	struct meminfo_now now;
-	uint32_t machine, cgroup;
-
-	meminfo_read(&vm->meminfo, &now);
-	machine = pressure_of(now.available, now.total);
-	cgroup = pressure_of(now.room, now.limit);
-	return machine > cgroup ? machine : cgroup;
-}
-
-void uv_vm_publish(struct uv_vm *vm)
-{
-	struct abi_status_page *st = vm->status;
-	if (st == NULL)
-		return;
-#define SET(field, value) __atomic_store_n(&st->field, value, __ATOMIC_RELAXED)
-	SET(state, visible_state(vm));
-	SET(memory_bytes, slots_pages(&vm->slots) << PAGE_SHIFT);
-	SET(incarnation, vm->incarnation);
-	SET(forget_bytes, sweep_left(vm));
-	SET(resident_bytes, uv_vm_current(vm));
-	SET(pressure, pressure(vm));
-	SET(stale_bytes, stale_bytes(vm));
-	SET(quarantined_bytes, vm->quarantined_bytes);
-	SET(updated_ns, clock_ns());
-#undef SET
 }

@@ -149,7 +149,9 @@ struct uv_vm {
 	struct uv_vcpu *vcpu; /* vcpu_count of them */
 	struct abi_vcpu_page *pages;
 	uint8_t *bulk;
-	struct abi_status_page *status;
+	struct abi_status_page *status; /* private memory, see uv/publish.h */
+	int status_fd;
+	_Atomic bool status_changed; /* since it was written to the file */
 	struct sweeper *sweeper;
 	struct crew *crew; /* for work of the main thread that can be cut into pieces */
 	int folder;        /* of the runtime directory; removed at the end */
@@ -186,7 +188,7 @@ uint64_t uv_vm_resident(const struct uv_vm *vm);
 /* Of these, what belongs to the current incarnation.  Caller holds vm->lock. */
 uint64_t uv_vm_current(const struct uv_vm *vm);
 
-/* Publishes states and sizes for `lethe ps`.  Caller holds vm->lock. */
+/* Notes states and sizes for `lethe ps` (uv/publish.h).  Caller holds vm->lock. */
 void uv_vm_publish(struct uv_vm *vm);
 
 #endif

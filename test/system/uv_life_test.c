@@ -192,6 +192,24 @@ static void test_other_signals_do_not_end_it(void **state)
 	uvc_end(&c);
 }
 
+/* Who can truncate the status file must not be able to end the VM, nor to hide it. */
+static void test_truncated_status(void **state)
+{
+	struct abi_status_page st = {0};
+	struct uvc c;
+
+	run_steps(&c, 4);
+	assert_int_equal(ftruncate(c.status_fd, 0), 0);
+	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_STOP, NULL, 0), ABI_ST_OK);
+	/* It is written between two calls. */
+	assert_int_equal(uvc_info(&c).phase, ABI_PHASE_STOPPED);
+	assert_int_equal(pread(c.status_fd, &st, sizeof(st), 0), sizeof(st));
+	assert_int_equal(st.magic, ABI_STATUS_MAGIC);
+	assert_int_equal(st.state, ABI_VM_STOPPED);
+	assert_string_equal(st.name, c.status->name);
+	uvc_end(&c);
+}
+
 /* Killed, it cannot clean up, but it is gone, and so is the connection. */
 static void test_sigkill(void **state)
 {
@@ -457,6 +475,7 @@ int main(void)
 		cmocka_unit_test(test_shut_down_at_every_step),
 		cmocka_unit_test(test_sigterm_at_every_step),
 		cmocka_unit_test(test_other_signals_do_not_end_it),
+		cmocka_unit_test(test_truncated_status),
 		cmocka_unit_test(test_sigkill),
 		cmocka_unit_test(test_unanswered_exits_delay_nothing),
 		cmocka_unit_test(test_late_answers_are_ignored),
