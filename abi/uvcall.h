@@ -35,6 +35,7 @@
 #define ABI_MAX_SLOTS        32u
 #define ABI_MAX_VCPUS        64u
 #define ABI_MAX_RANGES       128u
+#define ABI_POLICY_RANGES    32u
 #define ABI_MEASUREMENT_SIZE 48u /* SHA-384 */
 #define ABI_BULK_SIZE        (1u << 20)
 #define ABI_MAX_PACKET       4096u
@@ -120,7 +121,8 @@ enum abi_security {
 		ABI_SEC_SECURE)                                                              \
 	X(PAGE_LOST, 22, abi_page_lost, abi_none, 0, ABI_PHASE_VM, ABI_SEC_SECURE)           \
 	X(SLOT_MOVE, 23, abi_slot_move, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)             \
-	X(COLDEST, 24, abi_coldest, abi_coldest_ret, 0, ABI_PHASE_VM, ABI_SEC_SECURE)
+	X(COLDEST, 24, abi_coldest, abi_coldest_ret, 0, ABI_PHASE_VM, ABI_SEC_SECURE)        \
+	X(POLICY, 30, abi_policy, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)
 
 enum abi_call {
 #define X(name, number, args, result, fds, phases, security) ABI_CALL_##name = number,
@@ -166,13 +168,14 @@ enum abi_executor { ABI_EXEC_SW = 1, ABI_EXEC_KVM = 2 };
 #define ABI_VM_SHARE_MAPPED  4u  /* conversions lay the memfd over the window */
 #define ABI_VM_DISCARD_EAGER 8u  /* stale shared pages are punched before unshare returns */
 #define ABI_VM_PC            16u /* a PC: interrupt controllers and timer; needs ABI_EXEC_KVM */
+#define ABI_VM_SHARE_AUTO    32u /* copied at first; what stays shared and is used is mapped */
 
 /*
- * Descriptors: the vCPU exit pages (memfd of vcpus * 4096 bytes, sealed against
- * resizing), the bulk buffer (memfd of ABI_BULK_SIZE bytes, likewise), the status file
- * (at least 4096 bytes, a regular file or memfd) whose name field is filled in, and the
- * VM's folder in the runtime directory, which the ultravisor removes at its end, with the
- * files `status` and `control` in it.
+ * Descriptors: the vCPU exit pages and what follows them (memfd of ABI_PAGES_BYTES(vcpus),
+ * sealed against resizing), the bulk buffer (memfd of ABI_BULK_SIZE bytes, likewise), the status
+ * file (at least 4096 bytes, a regular file or memfd) whose name field is filled in, and the VM's
+ * folder in the runtime directory, which the ultravisor removes at its end, with the files `status`
+ * and `control` in it.
  */
 struct abi_vm_create {
 	uint32_t vcpus;    /* IN: 1 .. ABI_MAX_VCPUS */
@@ -285,6 +288,18 @@ struct abi_irq_line {
 	uint32_t level; /* IN: 0 or 1 */
 };
 
+/*
+ * Which conversions need no exit: those inside one of the ranges, as long as no more than
+ * @max_shared_bytes of the whole VM are shared then.  Replaces the former policy; no range
+ * is none.  Ends with the incarnation.
+ */
+struct abi_policy {
+	uint64_t max_shared_bytes; /* IN */
+	uint32_t count;            /* IN: 0 .. ABI_POLICY_RANGES */
+	uint32_t reserved;
+	struct abi_range range[ABI_POLICY_RANGES]; /* IN: page-aligned, not empty */
+};
+
 struct abi_info_ret {
 	uint32_t phase;       /* OUT: enum abi_phase */
 	uint32_t security;    /* OUT: enum abi_security */
@@ -294,6 +309,12 @@ struct abi_info_ret {
 	uint64_t stale_bytes; /* OUT: shared backing that waits to be discarded */
 	uint64_t quarantined_bytes;
 	uint64_t sealed_pages; /* OUT: private pages that are with the hypervisor, encrypted */
+	/* Since VM_CREATE: conversions that needed no exit, and what sharing has cost. */
+	uint64_t policy_shares, policy_shared_bytes;
+	uint64_t policy_unshares, policy_unshared_bytes;
+	uint64_t mapped_pages; /* OUT: of the shared ones, now */
+	uint64_t auto_maps;    /* OUT: copied ranges that were mapped for being used */
+	uint64_t auto_unmaps;  /* OUT: mapped ranges that are copied again for flipping */
 };
 
 enum abi_event_type {

@@ -10,8 +10,9 @@
  *                   device comes, and unshared after it has been at all of them
  *   bulk-1g         1 GiB of resident memory, shared and unshared; no transfer
  *
- * eager is the old way: the shared backing is laid over the window, and unsharing punches
- * its hole before it returns.  The rows about the attribute map are in convert_map.c.
+ * eager is the old way: the hypervisor is asked about each conversion, the shared backing is
+ * laid over the window, and unsharing punches its hole before it returns.  The rows about
+ * the attribute map are in convert_map.c.
  */
 #include "bench/bench.h"
 
@@ -49,6 +50,9 @@ static const struct mode modes[] = {
 	{"mapped", {.share = LETHE_SHARE_MAPPED}},
 	{"eager", {.share = LETHE_SHARE_MAPPED, .discard_eager = true}},
 };
+
+/* All modes but eager let the ultravisor convert without asking. */
+static const struct lethe_range everything = {.gpa = 0, .bytes = (uint64_t)1 << 48};
 
 static void write_dma(FILE *text, unsigned int loops, unsigned int pages)
 {
@@ -167,7 +171,10 @@ static double measure_once(const struct pattern *pattern, const struct mode *mod
 	if (err)
 		return -1;
 	*ret_why = "the guest did not come to its end";
-	err = lethe_vm_start(guest.vm, NULL);
+	if (!mode->config.discard_eager)
+		err = lethe_vm_set_policy(guest.vm, &everything, 1, UINT64_MAX);
+	if (!err)
+		err = lethe_vm_start(guest.vm, NULL);
 	if (!err)
 		err = run_to(&guest, pattern, "begin");
 	begin = guest.exit.time_ns;

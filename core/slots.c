@@ -78,3 +78,15 @@ uint64_t slots_end(const struct slot_table *t)
 	}
 	return end;
 }
+
+int slots_check_covered(const struct slot_table *t, struct gfn_range range)
+{
+	for (uint64_t at = range.start.v; at < range_end(range);) {
+		int id = slots_find(t, gfn(at));
+
+		if (id < 0)
+			return id;
+		at = range_end(t->slot[id].range);
+	}
+	return 0;
+}

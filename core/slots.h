@@ -35,6 +35,9 @@ int slots_find(const struct slot_table *t, gfn_t gfn);
 /* The slot that holds all of @range, or -ENOENT. */
 int slots_find_range(const struct slot_table *t, struct gfn_range range);
 
+/* 0 if every page of @range is in a slot, of which several may adjoin; -ENOENT. */
+int slots_check_covered(const struct slot_table *t, struct gfn_range range);
+
 /* All pages, and one past the highest GFN. */
 uint64_t slots_pages(const struct slot_table *t);
 uint64_t slots_end(const struct slot_table *t);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Guest memory as devices and loaders see it.  In a normal VM that is the mapping of the
- * shared backing; in a protected one the ultravisor copies what is shared.
+ * shared backing.  In a protected one, what is mapped is reached through that too, and the
+ * rest is copied by the ultravisor: by the vCPU that waits for this thread, else by a call.
  */
 #include <errno.h>
 #include <string.h>
@@ -23,8 +24,8 @@ static int pages_of(uint64_t at, size_t bytes, struct gfn_range *ret)
 }
 
 /*
- * Checks that all of @r is memory and, in a protected VM, shared.  Slots may adjoin.
- * Caller holds vm->lock.
+ * Checks that all of @r is memory and, in a protected VM, shared, unless a policy lets pages
+ * be shared without a word to this side.  Slots may adjoin.  Caller holds vm->lock.
  */
 static int check(struct lethe_vm *vm, struct gfn_range r)
 {
@@ -36,7 +37,8 @@ static int check(struct lethe_vm *vm, struct gfn_range r)
 			return -ENOENT;
 		if (range_end(part) > range_end(s->range))
 			part.count = range_end(s->range) - part.start.v;
-		if (s->states != NULL && !gfn_state_all(s->states, part, LETHE_GFN_SHARED))
+		if (s->states != NULL && !vm->has_policy &&
+			!gfn_state_all(s->states, part, LETHE_GFN_SHARED))
 			return -EPERM;
 		r.start.v += part.count;
 		r.count -= part.count;
@@ -44,8 +46,7 @@ static int check(struct lethe_vm *vm, struct gfn_range r)
 	return 0;
 }
 
-/* Straight through the mapping.  Caller holds vm->lock and has checked the range. */
-static void copy_mapped(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t bytes, bool write)
+void hv_copy_mapping(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t bytes, bool write)
 {
 	while (bytes > 0) {
 		struct slot *s = hv_find_slot(vm, (struct gfn_range){gpa_to_gfn(gpa(at)), 1});
@@ -94,22 +95,85 @@ static int copy_by_uv(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t by
 	return ret;
 }
 
-static int access_memory(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t bytes, bool write)
+/* What there is no need to ask for is copied.  -ENODATA: the ultravisor must. */
+static int copy_here(struct lethe_vm *vm, const struct lethe_copy *c)
 {
-	bool is_protected;
 	struct gfn_range r;
-	int ret = pages_of(at, bytes, &r);
+	int ret = pages_of(c->gpa, c->bytes, &r);
 
 	if (ret < 0)
-		return fail(ret, "0x%llx: beyond 2^48", (unsigned long long)at);
+		return ret;
 	pthread_mutex_lock(&vm->lock);
 	ret = check(vm, r);
-	is_protected = vm->is_protected;
-	if (ret == 0 && !is_protected)
-		copy_mapped(vm, at, data, bytes, write);
+	if (ret == 0 && !vm->is_protected)
+		hv_copy_mapping(vm, c->gpa, c->data, c->bytes, c->to_guest);
+	else if (ret == 0 && !hv_copy_direct(vm, c->gpa, c->data, c->bytes, c->to_guest))
+		ret = -ENODATA;
 	pthread_mutex_unlock(&vm->lock);
-	if (ret == 0 && is_protected)
-		ret = copy_by_uv(vm, at, data, bytes, write);
+	return ret;
+}
+
+/* Pieces that the ultravisor is to copy together. */
+struct batch {
+	struct lethe_copy piece[ABI_COPY_SEGMENTS];
+	size_t count, bytes;
+};
+
+/* *ret_gpa: of the piece that failed, or of the first of those that failed together. */
+static int flush(struct lethe_vm *vm, struct batch *b, uint64_t *ret_gpa)
+{
+	int ret = b->count == 0 ? 0 : hv_copy_by_vcpu(vm, b->piece, b->count);
+
+	*ret_gpa = b->piece[0].gpa;
+	if (ret == -ENODATA) {
+		ret = 0;
+		for (size_t i = 0; i < b->count && ret == 0; i++) {
+			const struct lethe_copy *c = &b->piece[i];
+
+			*ret_gpa = c->gpa;
+			ret = copy_by_uv(vm, c->gpa, c->data, c->bytes, c->to_guest);
+		}
+	}
+	b->count = 0;
+	b->bytes = 0;
+	return ret;
+}
+
+/* Adds @c to what waits; first copies that, if both are too much for one request. */
+static int add(struct lethe_vm *vm, struct batch *b, const struct lethe_copy *c, uint64_t *ret_gpa)
+{
+	int ret = 0;
+
+	if (b->count == ABI_COPY_SEGMENTS || b->bytes + c->bytes > ABI_COPY_DATA)
+		ret = flush(vm, b, ret_gpa);
+	if (ret == 0 && c->bytes > ABI_COPY_DATA) {
+		*ret_gpa = c->gpa;
+		return copy_by_uv(vm, c->gpa, c->data, c->bytes, c->to_guest);
+	}
+	if (ret == 0) {
+		b->piece[b->count++] = *c;
+		b->bytes += c->bytes;
+	}
+	return ret;
+}
+
+int lethe_mem_copy(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
+{
+	struct batch b = {.count = 0};
+	uint64_t at = 0;
+	int ret = 0;
+
+	for (size_t i = 0; i < count && ret == 0; i++) {
+		ret = copy_here(vm, &piece[i]);
+		if (ret == -ENODATA)
+			ret = add(vm, &b, &piece[i], &at);
+		else
+			at = piece[i].gpa;
+	}
+	if (ret == 0)
+		ret = flush(vm, &b, &at);
+	if (ret == -ERANGE)
+		return fail(ret, "0x%llx: beyond 2^48", (unsigned long long)at);
 	return ret < 0 ? fail(ret, "0x%llx: %s", (unsigned long long)at,
 				 ret == -EPERM ? "the page is private" : strerror(-ret))
 		       : 0;
@@ -117,12 +181,15 @@ static int access_memory(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t
 
 int lethe_mem_read(struct lethe_vm *vm, uint64_t at, void *data, size_t bytes)
 {
-	return access_memory(vm, at, data, bytes, false);
+	return lethe_mem_copy(vm, &(struct lethe_copy){.gpa = at, .data = data, .bytes = bytes}, 1);
 }
 
 int lethe_mem_write(struct lethe_vm *vm, uint64_t at, const void *data, size_t bytes)
 {
-	return access_memory(vm, at, (uint8_t *)data, bytes, true);
+	const struct lethe_copy piece = {
+		.gpa = at, .data = (void *)data, .bytes = bytes, .to_guest = true};
+
+	return lethe_mem_copy(vm, &piece, 1);
 }
 
 int lethe_vm_load(struct lethe_vm *vm, uint64_t at, const void *data, size_t bytes)
@@ -136,7 +203,7 @@ int lethe_vm_load(struct lethe_vm *vm, uint64_t at, const void *data, size_t byt
 	if (ret == 0)
 		ret = check(vm, r);
 	if (ret == 0)
-		copy_mapped(vm, at, (uint8_t *)data, bytes, true);
+		hv_copy_mapping(vm, at, (uint8_t *)data, bytes, true);
 	pthread_mutex_unlock(&vm->lock);
 	return ret < 0 ? fail(ret, "0x%llx: cannot be loaded: %s", (unsigned long long)at,
 				 ret == -EPERM ? "the VM is protected" : strerror(-ret))

@@ -133,6 +133,7 @@ void hv_drop_slots(struct lethe_vm *vm)
 	struct slot old[ABI_MAX_SLOTS];
 
 	vm->life++;
+	vm->has_policy = false;
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
 		old[i] = vm->slot[i];
 		vm->slot[i] = (struct slot){.memfd = -1};
@@ -176,63 +177,136 @@ int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva, uin
 	return ret < 0 ? fail(ret, "memslot %u: no such slot", id) : 0;
 }
 
+/* The first part of @r that lies in one slot.  NULL if its first page is no memory. */
+static struct slot *first_part(struct lethe_vm *vm, struct gfn_range r, struct gfn_range *ret)
+{
+	struct slot *s = hv_find_slot(vm, (struct gfn_range){r.start, 1});
+
+	if (s == NULL)
+		return NULL;
+	*ret = r;
+	if (range_end(r) > range_end(s->range))
+		ret->count = range_end(s->range) - r.start.v;
+	return s;
+}
+
+static struct gfn_range after(struct gfn_range r, struct gfn_range part)
+{
+	return (struct gfn_range){gfn(range_end(part)), r.count - part.count};
+}
+
+/* Puts the saved states back and frees them.  Caller holds vm->lock. */
+static void restore(struct lethe_vm *vm, struct vcpu_local *l)
+{
+	struct gfn_range r = l->range, part;
+
+	for (unsigned int i = 0; i < l->saved; i++, r = after(r, part)) {
+		struct slot *s = first_part(vm, r, &part);
+
+		if (s != NULL && s->states != NULL)
+			gfn_state_restore(s->states, l->before[i]);
+		if (s == NULL)
+			break;
+	}
+}
+
+void hv_forget_saved(struct vcpu_local *l)
+{
+	for (unsigned int i = 0; i < l->saved; i++)
+		free(l->before[i]);
+	l->saved = 0;
+}
+
+/* One slot's part: saved, then changed.  Caller holds vm->lock. */
+static int note_part(
+	struct vcpu_local *l, struct slot *s, struct gfn_range part, enum gfn_event event)
+{
+	struct gfn_saved *before = gfn_state_save(s->states, part);
+	int ret = before == NULL ? -ENOMEM : gfn_state_apply(s->states, part, event);
+
+	if (ret < 0)
+		free(before);
+	else
+		l->before[l->saved++] = before;
+	return ret;
+}
+
 int hv_note_converted(struct lethe_vm *vm, struct vcpu_local *l, bool to_shared)
 {
 	const enum gfn_event event = to_shared ? GFN_PAGE_IN_SHARED : GFN_UNSHARE;
-	struct gfn_saved *before = NULL;
-	struct slot *s;
+	struct gfn_range r = l->range, part;
 	int ret = 0;
 
 	pthread_mutex_lock(&vm->lock);
-	s = hv_find_slot(vm, l->range);
-	if (s != NULL && s->states != NULL) {
-		before = gfn_state_save(s->states, l->range);
-		ret = before == NULL ? -ENOMEM : gfn_state_apply(s->states, l->range, event);
+	l->saved = 0;
+	for (; r.count > 0 && ret == 0; r = after(r, part)) {
+		struct slot *s = first_part(vm, r, &part);
+
+		if (s == NULL || s->states == NULL)
+			break;
+		ret = note_part(l, s, part, event);
 	}
 	l->life = vm->life;
-	pthread_mutex_unlock(&vm->lock);
 	if (ret < 0) {
-		free(before);
-		return ret;
+		restore(vm, l);
+		hv_forget_saved(l);
 	}
-	l->before = before;
-	return 0;
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
 }
 
-void hv_take_back(struct lethe_vm *vm, const struct vcpu_local *l)
+void hv_take_back(struct lethe_vm *vm, struct vcpu_local *l)
 {
-	struct slot *s;
-
 	pthread_mutex_lock(&vm->lock);
-	s = l->life == vm->life ? hv_find_slot(vm, l->range) : NULL;
-	if (s != NULL && s->states != NULL)
-		gfn_state_restore(s->states, l->before);
+	if (l->life == vm->life)
+		restore(vm, l);
 	pthread_mutex_unlock(&vm->lock);
 }
 
 void hv_note_released(struct lethe_vm *vm, struct gfn_range r)
 {
+	struct gfn_range part;
 	struct slot *s;
 
 	pthread_mutex_lock(&vm->lock);
-	s = hv_find_slot(vm, r);
-	if (s != NULL && s->states != NULL && gfn_state_apply(s->states, r, GFN_DROP) < 0)
-		log_warn("released pages are still held to be private: no memory");
+	for (; r.count > 0 && (s = first_part(vm, r, &part)) != NULL; r = after(r, part)) {
+		if (s->states != NULL && gfn_state_apply(s->states, part, GFN_DROP) < 0)
+			log_warn("released pages are still held to be private: no memory");
+	}
 	pthread_mutex_unlock(&vm->lock);
+}
+
+/* Under a policy the states of this side lag behind: one byte tells. */
+static enum lethe_gfn_state ask_uv(struct lethe_vm *vm, uint64_t at)
+{
+	const struct abi_mem args = {.gpa = at, .bytes = 1};
+	int ret;
+
+	pthread_mutex_lock(&vm->bulk_lock);
+	ret = hv_call(vm, ABI_CALL_MEM_READ, &args, NULL);
+	pthread_mutex_unlock(&vm->bulk_lock);
+	return ret == 0 ? LETHE_GFN_SHARED : LETHE_GFN_SECURE;
 }
 
 int lethe_gfn_state(struct lethe_vm *vm, uint64_t at, enum lethe_gfn_state *ret)
 {
 	const struct gfn_range r = {gpa_to_gfn(gpa(at)), 1};
+	enum lethe_gfn_state state = LETHE_GFN_NORMAL;
 	struct slot *s;
+	bool lags;
 	int err = 0;
 
 	pthread_mutex_lock(&vm->lock);
 	s = hv_find_slot(vm, r);
+	lags = vm->has_policy;
 	if (s == NULL)
 		err = -ENOENT;
-	else
-		*ret = s->states == NULL ? LETHE_GFN_NORMAL : gfn_state_get(s->states, r.start);
+	else if (s->states != NULL)
+		state = gfn_state_get(s->states, r.start);
 	pthread_mutex_unlock(&vm->lock);
+	if (err == 0 && lags && (state == LETHE_GFN_SECURE || state == LETHE_GFN_SHARED))
+		state = ask_uv(vm, at);
+	if (err == 0)
+		*ret = state;
 	return err < 0 ? fail(err, "0x%llx: no memory there", (unsigned long long)at) : 0;
 }

@@ -89,12 +89,9 @@ static int note_answer(struct lethe_vm *vm, struct vcpu_local *l, const struct l
 /* The ultravisor's word on the conversion that was accepted last. */
 static void settle(struct lethe_vm *vm, struct vcpu_local *l, int64_t result)
 {
-	if (l->before == NULL)
-		return;
-	if (result != 0)
+	if (l->saved > 0 && result != 0)
 		hv_take_back(vm, l);
-	free(l->before);
-	l->before = NULL;
+	hv_forget_saved(l);
 }
 
 static void answer(struct abi_vcpu_page *page, uint32_t seq, int reply, uint64_t value)
@@ -102,7 +99,7 @@ static void answer(struct abi_vcpu_page *page, uint32_t seq, int reply, uint64_t
 	page->reply_status = status_of(reply);
 	page->reply_value = value;
 	__atomic_store_n(&page->reply_seq, seq, __ATOMIC_RELEASE);
-	futex_wake(&page->reply_seq, 1);
+	futex_ring(&page->reply_bell, &page->sleeps);
 }
 
 /* Waits for news.  The reader thread bumps exit_seq when the ultravisor dies. */
@@ -110,13 +107,17 @@ static void wait_for_exit(struct abi_vcpu_page *page, uint32_t seen)
 {
 	unsigned int spins = 0;
 
-	while (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) == seen) {
+	for (;;) {
+		uint32_t bell = __atomic_load_n(&page->bell, __ATOMIC_ACQUIRE);
+
+		if (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) != seen)
+			return;
 		if (spins++ < EXIT_SPINS)
 			cpu_relax();
 		else if (spins < EXIT_SPINS + EXIT_YIELDS)
 			sched_yield();
 		else
-			(void)futex_wait(&page->exit_seq, seen, NULL);
+			futex_sleep(&page->bell, bell, &page->reply_sleeps);
 	}
 }
 
@@ -170,6 +171,7 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 		return fail(-EINVAL, "no vCPU %u", vcpu);
 	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
 	l = &vm->local[vcpu];
+	hv_copy_close();
 	if (exit->type != 0 && waits_for_answer(exit->type)) {
 		int reply = note_answer(vm, l, exit);
 
@@ -183,6 +185,8 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	l->seen = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
 	settle(vm, l, page->last_result);
 	copy_exit(page, exit);
+	if (waits_for_answer(exit->type))
+		hv_copy_open(vm, vcpu);
 	return 0;
 }
 

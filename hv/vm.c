@@ -47,7 +47,8 @@ static void on_death(void *ctx)
 
 		__atomic_store_n(&page->type, ABI_EXIT_CLOSED, __ATOMIC_RELAXED);
 		__atomic_fetch_add(&page->exit_seq, 1, __ATOMIC_RELEASE);
-		futex_wake(&page->exit_seq, INT32_MAX);
+		__atomic_fetch_add(&page->bell, 1, __ATOMIC_RELEASE);
+		futex_wake(&page->bell, INT32_MAX);
 	}
 }
 
@@ -162,13 +163,13 @@ static int make_pages(struct lethe_vm *vm, struct birth *b)
 	void *p = NULL;
 	int ret = failpoint("hv-pages");
 
-	b->pages_fd = ret < 0 ? ret : memfd_new("lethe-vcpus", (uint64_t)vm->vcpus * ABI_EXIT_PAGE);
+	b->pages_fd = ret < 0 ? ret : memfd_new("lethe-vcpus", ABI_PAGES_BYTES(vm->vcpus));
 	if (b->pages_fd < 0)
 		return b->pages_fd;
 	b->bulk_fd = memfd_new("lethe-bulk", ABI_BULK_SIZE);
 	if (b->bulk_fd < 0)
 		return b->bulk_fd;
-	ret = memfd_map(b->pages_fd, (uint64_t)vm->vcpus * ABI_EXIT_PAGE, &p);
+	ret = memfd_map(b->pages_fd, ABI_PAGES_BYTES(vm->vcpus), &p);
 	if (ret == 0) {
 		vm->pages = p;
 		ret = failpoint("hv-bulk");
@@ -203,6 +204,7 @@ static uint32_t flags_of(const struct lethe_vm_config *c)
 {
 	return (c->lazy_off ? ABI_VM_LAZY_OFF : 0) | (c->wipe_off ? ABI_VM_WIPE_OFF : 0) |
 	       (c->share == LETHE_SHARE_MAPPED ? ABI_VM_SHARE_MAPPED : 0) |
+	       (c->share == LETHE_SHARE_AUTO ? ABI_VM_SHARE_AUTO : 0) |
 	       (c->discard_eager ? ABI_VM_DISCARD_EAGER : 0) | (c->pc ? ABI_VM_PC : 0);
 }
 
@@ -242,7 +244,7 @@ static int be_born(struct lethe_vm *vm, const struct lethe_vm_config *config, st
 static void unmap_all(struct lethe_vm *vm)
 {
 	if (vm->pages != NULL)
-		munmap(vm->pages, (size_t)vm->vcpus * ABI_EXIT_PAGE);
+		munmap(vm->pages, ABI_PAGES_BYTES(vm->vcpus));
 	if (vm->bulk != NULL)
 		munmap(vm->bulk, ABI_BULK_SIZE);
 	if (vm->status != NULL)
@@ -271,6 +273,8 @@ static void unwind(struct lethe_vm *vm)
 	free(vm);
 }
 
+static uint64_t last_id;
+
 int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 {
 	struct birth b = {.pages_fd = -1, .bulk_fd = -1};
@@ -282,6 +286,7 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 	vm = failpoint("hv-vm") < 0 ? NULL : calloc(1, sizeof(*vm));
 	if (vm == NULL)
 		return fail(-ENOMEM, "no memory for a VM");
+	vm->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
 	vm->vcpus = config->vcpus;
 	vm->entry.folder = vm->entry.status = -1;
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++)
@@ -320,7 +325,7 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 		rundir_drop(&vm->entry);
 	}
 	for (unsigned int i = 0; i < vm->vcpus; i++)
-		free(vm->local[i].before);
+		hv_forget_saved(&vm->local[i]);
 	unmap_all(vm);
 	pthread_mutex_destroy(&vm->lock);
 	pthread_mutex_destroy(&vm->bulk_lock);
@@ -373,6 +378,13 @@ int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret)
 		.shared_bytes = info.shared_pages << PAGE_SHIFT,
 		.set_aside_bytes = info.set_aside_bytes,
 		.stale_bytes = info.stale_bytes,
-		.quarantined_bytes = info.quarantined_bytes};
+		.quarantined_bytes = info.quarantined_bytes,
+		.mapped_bytes = info.mapped_pages << PAGE_SHIFT,
+		.policy_shares = info.policy_shares,
+		.policy_shared_bytes = info.policy_shared_bytes,
+		.policy_unshares = info.policy_unshares,
+		.policy_unshared_bytes = info.policy_unshared_bytes,
+		.auto_maps = info.auto_maps,
+		.auto_unmaps = info.auto_unmaps};
 	return 0;
 }

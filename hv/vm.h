@@ -29,16 +29,19 @@ struct slot {
 };
 
 struct vcpu_local {
-	uint32_t seen; /* the exit_seq that was last returned */
+	uint32_t seen;     /* the exit_seq that was last returned */
+	uint32_t copy_seq; /* of the last copy request */
 
 	/* The CONVERT that was accepted last. */
 	struct gfn_range range;
-	uint64_t life;            /* vm->life at that time */
-	struct gfn_saved *before; /* the states then; NULL: nothing to take back */
+	uint64_t life;      /* vm->life at that time */
+	unsigned int saved; /* slots with something to take back; their states then: */
+	struct gfn_saved *before[ABI_MAX_SLOTS];
 };
 
 struct lethe_vm {
 	char name[ABI_NAME_MAX + 1];
+	uint64_t id; /* no other VM of this process has or had it */
 	enum lethe_executor executor;
 	char executor_reason[160];
 	unsigned int vcpus;
@@ -54,6 +57,7 @@ struct lethe_vm {
 
 	pthread_mutex_t lock;
 	bool is_protected;               /* guarded by lock */
+	bool has_policy;                 /* had one in this life: states lag; guarded by lock */
 	struct slot slot[ABI_MAX_SLOTS]; /* guarded by lock */
 	uint64_t life;                   /* incarnations seen; guarded by lock */
 };
@@ -71,9 +75,32 @@ void hv_drop_slots(struct lethe_vm *vm);
 int hv_note_converted(struct lethe_vm *vm, struct vcpu_local *l, bool to_shared);
 
 /* The ultravisor did not complete it after all. */
-void hv_take_back(struct lethe_vm *vm, const struct vcpu_local *l);
+void hv_take_back(struct lethe_vm *vm, struct vcpu_local *l);
+
+/* The conversion has been settled: frees what hv_note_converted() saved. */
+void hv_forget_saved(struct vcpu_local *l);
 
 void hv_note_released(struct lethe_vm *vm, struct gfn_range r);
+
+/*
+ * Copies of a protected VM's memory through a mapping of this process's own, where pages
+ * are mapped.  False: they are not, or not any more, and what was read is worth nothing.
+ * Caller holds vm->lock and has checked that the range is memory.
+ */
+bool hv_copy_direct(struct lethe_vm *vm, uint64_t gpa, uint8_t *data, size_t bytes, bool to_guest);
+
+/* The same where the VM is not protected, or may be reached.  Caller holds vm->lock. */
+void hv_copy_mapping(struct lethe_vm *vm, uint64_t gpa, uint8_t *data, size_t bytes, bool to_guest);
+
+/* From here to hv_copy_close(), @vcpu waits for this thread and serves its copies. */
+void hv_copy_open(struct lethe_vm *vm, unsigned int vcpu);
+void hv_copy_close(void);
+
+/*
+ * Has up to ABI_COPY_SEGMENTS pieces of together up to ABI_COPY_DATA bytes copied by the
+ * vCPU that waits for this thread: all or none.  -ENODATA: there is none, or not any more.
+ */
+int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count);
 
 /* Settles AUTO.  0; -EOPNOTSUPP or another errno if the executor does not work here. */
 int hv_choose_executor(const struct lethe_vm_config *config, struct lethe_vm *vm);

@@ -18,3 +18,19 @@ void futex_wake(uint32_t *word, int count)
 {
 	(void)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
+
+/* Each side writes its word, then reads the other's, both in one order for all. */
+void futex_ring(uint32_t *bell, const uint32_t *sleeps)
+{
+	(void)__atomic_fetch_add(bell, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(sleeps, __ATOMIC_SEQ_CST) != 0)
+		futex_wake(bell, 1);
+}
+
+void futex_sleep(uint32_t *bell, uint32_t seen, uint32_t *sleeps)
+{
+	__atomic_store_n(sleeps, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(bell, __ATOMIC_SEQ_CST) == seen)
+		(void)futex_wait(bell, seen, NULL);
+	__atomic_store_n(sleeps, 0, __ATOMIC_RELAXED);
+}

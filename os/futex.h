@@ -16,6 +16,17 @@ int futex_wait(uint32_t *word, uint32_t expected, const struct timespec *relativ
 /* Wakes up to @count sleepers. */
 void futex_wake(uint32_t *word, int count);
 
+/*
+ * Bells: a counter that one side increments at every news, and a word in which the other
+ * says that it sleeps there, so that nobody is woken who looks by himself.
+ */
+
+/* There is news: whoever sleeps at @bell wakes. */
+void futex_ring(uint32_t *bell, const uint32_t *sleeps);
+
+/* Sleeps until @bell is not @seen any more, or for no reason; *sleeps is the caller's. */
+void futex_sleep(uint32_t *bell, uint32_t seen, uint32_t *sleeps);
+
 /* A step of a spin before a futex_wait(). */
 static inline void cpu_relax(void)
 {

@@ -27,6 +27,7 @@ static void move_out(struct uv_vm *vm, struct dying *d)
 	if (!vm_state_set_security(&vm->state, SECURITY_NORMAL) ||
 		!vm_state_set_phase(&vm->state, PHASE_SETUP))
 		log_error("an incarnation ended in a wrong state");
+	vm->policy = (struct abi_policy){0};
 	vm->incarnation++;
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * uv calls: the hypervisor's copies from and to shared guest memory, through the bulk
- * buffer.  A range that holds one private page is refused before a byte moves.
+ * buffer, and its word on what may be shared.  A range that holds one private page is
+ * refused before a byte moves.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "uv/convert.h"
 #include "uv/dispatch.h"
 
 /* 0 if all of the range is memory and shared (or nothing is protected).  Holds vm->lock. */
@@ -20,10 +22,8 @@ static int check(const struct uv_vm *vm, const struct abi_mem *a)
 	if (!checked_add(a->gpa, a->bytes, &end) || end > GPA_END)
 		return -ERANGE;
 	r = (struct gfn_range){gfn(first), ((end - 1) >> PAGE_SHIFT) - first + 1};
-	for (uint64_t f = first; f < range_end(r); f++) {
-		if (slots_find(&vm->slots, gfn(f)) < 0)
-			return -ENOENT;
-	}
+	if (slots_check_covered(&vm->slots, r) < 0)
+		return -ENOENT;
 	if (vm->state.security == SECURITY_TRANSIENT)
 		return -EPROTO;
 	if (vm->state.security == SECURITY_SECURE && !attr_all_shared(vm->attr, r))
@@ -64,4 +64,9 @@ int call_mem_read(struct uv_vm *vm, const struct call *c)
 int call_mem_write(struct uv_vm *vm, const struct call *c)
 {
 	return copy(vm, &c->args->mem, true);
+}
+
+int call_policy(struct uv_vm *vm, const struct call *c)
+{
+	return convert_set_policy(vm, &c->args->policy);
 }

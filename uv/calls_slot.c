@@ -11,6 +11,7 @@
 #include "uv/dispatch.h"
 #include "uv/executor.h"
 #include "uv/seal.h"
+#include "uv/share_list.h"
 #include "uv/slot.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
@@ -65,6 +66,7 @@ void dying_take_all(struct uv_vm *vm, struct dying *d)
 	if (vm->executor->retire != NULL)
 		d->remains = vm->executor->retire(vm);
 	pthread_rwlock_wrlock(&vm->memory);
+	share_list_remove(vm, (struct gfn_range){gfn(0), GFN_END});
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
 		if (vm->slots.slot[i].used)
 			slot_take(vm, i, d);

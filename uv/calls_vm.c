@@ -122,6 +122,11 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->set_aside_bytes = sweep_left(vm);
 	info->quarantined_bytes = vm->quarantined_bytes;
 	info->sealed_pages = attr_count(vm->attr, ATTR_SEALED);
+	info->policy_shares = vm->shares.policy_shares;
+	info->policy_shared_bytes = vm->shares.policy_shared_bytes;
+	info->policy_unshares = vm->shares.policy_unshares;
+	info->policy_unshared_bytes = vm->shares.policy_unshared_bytes;
+	info->mapped_pages = attr_count(vm->attr, ATTR_MAPPED);
 	pthread_mutex_unlock(&vm->lock);
 	info->stale_bytes = stale_bytes(vm);
 	return 0;

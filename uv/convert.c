@@ -2,20 +2,16 @@
 #include "uv/convert.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "base/checked.h"
-#include "base/log.h"
-#include "os/memfd.h"
-#include "uv/executor.h"
 #include "uv/guestcall.h"
 #include "uv/pager.h"
-#include "uv/stale.h"
+#include "uv/share_map.h"
 #include "uv/status.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
 
-/* Finds the one slot of an untrusted range of a protected VM.  Caller holds vm->lock. */
+/* An untrusted range of a protected VM, all of it memory.  Caller holds vm->lock. */
 static int check_range(struct uv_vm *vm, uint64_t start, uint64_t bytes, struct gfn_range *ret)
 {
 	struct gfn_range r;
@@ -25,15 +21,10 @@ static int check_range(struct uv_vm *vm, uint64_t start, uint64_t bytes, struct 
 		return err;
 	if (vm->state.security != SECURITY_SECURE)
 		return -ENODATA;
-	err = slots_find_range(&vm->slots, r);
-	if (err >= 0)
+	err = slots_check_covered(&vm->slots, r);
+	if (err == 0)
 		*ret = r;
 	return err;
-}
-
-static uint64_t offset_in(const struct uv_vm *vm, int slot, struct gfn_range r)
-{
-	return (r.start.v - vm->slots.slot[slot].range.start.v) << PAGE_SHIFT;
 }
 
 /* True if every page of @r is already what is asked for. */
@@ -42,167 +33,87 @@ static bool is_converted(const struct uv_vm *vm, struct gfn_range r, bool to_sha
 	return to_shared ? attr_all_shared(vm->attr, r) : attr_all(vm->attr, r, ATTR_PRIVATE);
 }
 
-/* Copies what is resident of a private part into the memfd, the rest of which is zero. */
-static int copy_out(struct slot_memory *m, uint64_t offset, uint64_t bytes)
+/* private or shared => the other, for all of @r.  Caller holds vm->lock. */
+static int commit(struct uv_vm *vm, struct gfn_range r, bool to_shared)
 {
-	uint64_t at = offset, n, end = offset + bytes;
-	struct window view;
-	int ret = memfd_discard(m->memfd, offset, bytes);
-
-	if (ret < 0)
-		return ret;
-	ret = window_shared(m->memfd, m->window.bytes, &view);
-	if (ret < 0)
-		return ret;
-	while ((ret = window_next_resident(&m->window, at, end, &at, &n)) == 0) {
-		memcpy(view.base + at, m->window.base + at, n);
-		at += n;
-	}
-	(void)window_unmap(&view);
-	return ret == -ENXIO ? 0 : ret;
+	if (!to_shared)
+		return share_change(vm, r, ATTR_PRIVATE);
+	return share_change(
+		vm, r, (vm->flags & ABI_VM_SHARE_MAPPED) != 0 ? ATTR_MAPPED : ATTR_COPIED);
 }
 
-/*
- * private window => memfd laid over it, same content.  On failure the memfd part is
- * empty again and the window unchanged.  The private pages that the overlay frees are not
- * wiped: their content is the hypervisor's to read from here on.
- */
-static int map_part(struct uv_vm *vm, struct slot_memory *m, uint64_t offset, uint64_t bytes)
+/* Pages of @r that are not shared yet. */
+static uint64_t count_unshared(const struct uv_vm *vm, struct gfn_range r)
 {
-	int ret = stale_take_back(vm, m, offset, bytes);
-
-	if (ret == 0)
-		ret = copy_out(m, offset, bytes);
-	if (ret == 0)
-		ret = window_overlay(&m->window, m->memfd, offset, bytes);
-	if (ret < 0)
-		(void)memfd_discard(m->memfd, offset, bytes);
-	return ret;
-}
-
-/*
- * memfd laid over the window => private pages with the same content; the memfd part is
- * stale.  On failure nothing has changed.
- */
-static int unmap_part(struct uv_vm *vm, struct slot_memory *m, uint64_t offset, uint64_t bytes)
-{
-	int ret = window_restore(&m->window, offset, bytes, m->window.base + offset);
-
-	if (ret == 0 && stale_add(vm, m, offset, bytes) < 0)
-		ret = memfd_discard(m->memfd, offset, bytes);
-	return ret;
-}
-
-/*
- * Changes the mapping of every run of @r that is not @to_shared yet; with copied sharing
- * there is none, and a conversion is a change of attributes.  On failure *ret_done says
- * how far it came.  Caller holds lock and memory for writing.
- */
-static int change_mappings(
-	struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared, uint64_t *ret_done)
-{
-	struct slot_memory *m = &vm->memory_of[slot];
-	uint64_t base = vm->slots.slot[slot].range.start.v;
-	int ret = 0;
-
-	for (uint64_t at = r.start.v; at < range_end(r) && ret == 0;) {
-		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
-		uint64_t offset = (run.start - base) << PAGE_SHIFT;
-		uint64_t bytes = (run.end - run.start) << PAGE_SHIFT;
-
-		*ret_done = run.start;
-		if (to_shared && run.attr == ATTR_PRIVATE)
-			ret = map_part(vm, m, offset, bytes);
-		else if (!to_shared && run.attr == ATTR_MAPPED)
-			ret = unmap_part(vm, m, offset, bytes);
-		at = run.end;
-	}
-	if (ret == 0)
-		*ret_done = range_end(r);
-	return ret;
-}
-
-/*
- * Maps the runs of @r again as their attributes, which have not changed, say.  A run that
- * cannot be put back keeps its content in its new place; the guest sees no difference.
- */
-static void undo_mappings(struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared)
-{
-	struct slot_memory *m = &vm->memory_of[slot];
-	uint64_t base = vm->slots.slot[slot].range.start.v;
+	uint64_t n = 0;
 
 	for (uint64_t at = r.start.v; at < range_end(r);) {
 		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
-		uint64_t offset = (run.start - base) << PAGE_SHIFT;
-		uint64_t bytes = (run.end - run.start) << PAGE_SHIFT;
-		int ret = 0;
 
-		if (to_shared && run.attr == ATTR_PRIVATE)
-			ret = unmap_part(vm, m, offset, bytes);
-		else if (!to_shared && run.attr == ATTR_MAPPED)
-			ret = map_part(vm, m, offset, bytes);
-		if (ret < 0)
-			log_error("a failed conversion could not be undone");
+		n += attr_is_shared(run.attr) ? 0 : run.end - run.start;
 		at = run.end;
 	}
+	return n;
 }
 
-/* The shared backing that an unshare left behind: now, or by the sweeper. */
-static void discard(struct uv_vm *vm, int slot, struct gfn_range r)
+/* Whether the hypervisor's standing word allows to share @r.  Caller holds vm->lock. */
+static bool fits_policy(const struct uv_vm *vm, struct gfn_range r)
 {
-	if ((vm->flags & ABI_VM_DISCARD_EAGER) == 0)
-		sweeper_poke(vm->sweeper);
-	else if (stale_discard_now(
-			 vm, &vm->memory_of[slot], offset_in(vm, slot, r), range_bytes(r)) < 0)
-		log_warn("stale shared memory is kept for the sweeper");
+	uint64_t most = vm->policy.max_shared_bytes >> PAGE_SHIFT, shared;
+
+	if (slots_pages(&vm->slots) <= most)
+		return true;
+	shared = attr_count(vm->attr, ATTR_COPIED) + attr_count(vm->attr, ATTR_MAPPED);
+	return shared <= most && count_unshared(vm, r) <= most - shared;
 }
 
-/* No vCPU touches @r from here to range_end_change(). */
-static void range_begin(struct uv_vm *vm, struct gfn_range r)
+/* True if a conversion of @r needs no word of the hypervisor.  Caller holds vm->lock. */
+static bool is_allowed(const struct uv_vm *vm, struct gfn_range r, bool to_shared)
 {
-	if (vm->executor->range_begin != NULL)
-		vm->executor->range_begin(vm, r);
+	for (uint32_t i = 0; i < vm->policy.count; i++) {
+		const struct abi_range *p = &vm->policy.range[i];
+
+		if (gfn_to_gpa(r.start).v >= p->gpa &&
+			gfn_to_gpa(r.start).v + range_bytes(r) <= p->gpa + p->bytes)
+			return !to_shared || fits_policy(vm, r);
+	}
+	return false;
 }
 
-static void range_end_change(struct uv_vm *vm, struct gfn_range r)
+static int commit_by_policy(struct uv_vm *vm, struct gfn_range r, bool to_shared)
 {
-	if (vm->executor->range_end != NULL)
-		vm->executor->range_end(vm, r);
-}
+	int ret = commit(vm, r, to_shared);
 
-/*
- * private or shared => the other, for all of @r.  Copied sharing leaves the page where it
- * is, so vCPUs that use it need not be told.  Caller holds vm->lock.
- */
-static int commit(struct uv_vm *vm, int slot, struct gfn_range r, bool to_shared)
-{
-	enum page_attr to = !to_shared                               ? ATTR_PRIVATE
-			    : (vm->flags & ABI_VM_SHARE_MAPPED) != 0 ? ATTR_MAPPED
-								     : ATTR_COPIED;
-	bool mapped = (vm->flags & ABI_VM_SHARE_MAPPED) != 0;
-	uint64_t done = r.start.v;
-	int ret = 0;
-
-	if (mapped)
-		range_begin(vm, r);
-	pthread_rwlock_wrlock(&vm->memory);
-	if (mapped)
-		ret = change_mappings(vm, slot, r, to_shared, &done);
-	if (ret == 0)
-		ret = attr_set(vm->attr, r, to);
-	attr_map_reclaim(vm->attr);
-	if (ret < 0)
-		undo_mappings(vm, slot, (struct gfn_range){r.start, done - r.start.v}, to_shared);
-	pthread_rwlock_unlock(&vm->memory);
-	if (mapped) {
-		range_end_change(vm, r);
-		if (ret == 0 && !to_shared)
-			discard(vm, slot, r);
+	if (ret == 0 && to_shared) {
+		vm->shares.policy_shares++;
+		vm->shares.policy_shared_bytes += range_bytes(r);
+	} else if (ret == 0) {
+		vm->shares.policy_unshares++;
+		vm->shares.policy_unshared_bytes += range_bytes(r);
 	}
 	return ret;
 }
 
-/* Checks and marks pending.  1: nothing to do; 0: go on with *ret; negative: refused. */
+/* A good range, as begin().  Caller holds vm->lock. */
+static int begin_locked(struct uv_vcpu *v, struct gfn_range r, bool to_shared)
+{
+	struct uv_vm *vm = v->vm;
+	int ret;
+
+	if (is_converted(vm, r, to_shared))
+		return 1;
+	ret = pending_begin(&vm->pending, v->id, r);
+	if (ret < 0 || !is_allowed(vm, r, to_shared))
+		return ret;
+	pending_end(&vm->pending, v->id);
+	ret = commit_by_policy(vm, r, to_shared);
+	return ret == 0 ? 1 : ret;
+}
+
+/*
+ * Checks, and marks pending; what the policy allows is done at once.  1: nothing more to do;
+ * 0: go on with *ret; negative: refused, or the policy's conversion failed.
+ */
 static int begin(
 	struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool to_shared, struct gfn_range *ret)
 {
@@ -214,15 +125,13 @@ static int begin(
 	do {
 		pthread_mutex_lock(&vm->lock);
 		err = check_range(vm, start, bytes, &r);
-		if (err >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
+		if (err == 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
 			err = -EPERM;
-		sealed = err >= 0 && !attr_none(vm->attr, r, ATTR_SEALED);
+		sealed = err == 0 && !attr_none(vm->attr, r, ATTR_SEALED);
 		if (sealed)
 			err = -ECANCELED;
-		else if (err >= 0)
-			err = is_converted(vm, r, to_shared)
-				      ? 1
-				      : pending_begin(&vm->pending, v->id, r);
+		else if (err == 0)
+			err = begin_locked(v, r, to_shared);
 		pthread_mutex_unlock(&vm->lock);
 	} while (sealed && pager_fetch(v, r));
 	if (err == 0)
@@ -231,7 +140,7 @@ static int begin(
 }
 
 /*
- * Ends the transaction: commits if the hypervisor accepted, the slot is still there and no
+ * Ends the transaction: commits if the hypervisor accepted, the memory is still there and no
  * page was released meanwhile.
  */
 static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refused)
@@ -242,11 +151,11 @@ static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refuse
 	pthread_mutex_lock(&vm->lock);
 	pending_end(&vm->pending, v->id);
 	if (ret == 0)
-		ret = slots_find_range(&vm->slots, r);
-	if (ret >= 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
+		ret = slots_check_covered(&vm->slots, r);
+	if (ret == 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
 		ret = -EPERM;
-	if (ret >= 0)
-		ret = commit(vm, ret, r, to_shared);
+	if (ret == 0)
+		ret = commit(vm, r, to_shared);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }
@@ -286,37 +195,72 @@ static bool is_none_shared(const struct uv_vm *vm, struct gfn_range r)
 	return true;
 }
 
-/* private => released, without content.  Caller holds vm->lock. */
-static int commit_release(struct uv_vm *vm, int slot, struct gfn_range r)
+/* Destroys the content of @r, slot by slot, and lets nobody touch it. */
+static int give_up_pages(struct uv_vm *vm, struct gfn_range r)
 {
-	const struct window *w = &vm->memory_of[slot].window;
-	uint64_t offset = offset_in(vm, slot, r);
+	int ret = 0;
+
+	for (uint64_t at = r.start.v; at < range_end(r) && ret == 0;) {
+		int id = slots_find(&vm->slots, gfn(at));
+		struct gfn_range slot = vm->slots.slot[id].range;
+		uint64_t end = range_end(r) < range_end(slot) ? range_end(r) : range_end(slot);
+		const struct window *w = &vm->memory_of[id].window;
+		uint64_t offset = (at - slot.start.v) << PAGE_SHIFT;
+
+		ret = sweep_release(vm, w, offset, (end - at) << PAGE_SHIFT);
+		if (ret == 0)
+			ret = window_forbid(w, offset, (end - at) << PAGE_SHIFT);
+		at = end;
+	}
+	return ret;
+}
+
+/* private => released, without content.  Caller holds vm->lock. */
+static int commit_release(struct uv_vm *vm, struct gfn_range r)
+{
 	int ret;
 
-	range_begin(vm, r);
+	share_range_begin(vm, r);
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = attr_set(vm->attr, r, ATTR_RELEASED);
 	attr_map_reclaim(vm->attr);
 	if (ret == 0)
-		ret = sweep_release(vm, w, offset, range_bytes(r));
-	if (ret == 0)
-		ret = window_forbid(w, offset, range_bytes(r));
+		ret = give_up_pages(vm, r);
 	pthread_rwlock_unlock(&vm->memory);
-	range_end_change(vm, r);
+	share_range_end(vm, r);
 	return ret;
 }
 
 int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes)
 {
 	struct gfn_range r;
-	int slot, ret;
+	int ret;
 
 	pthread_mutex_lock(&vm->lock);
-	ret = slot = check_range(vm, start, bytes, &r);
-	if (ret >= 0)
-		ret = is_none_shared(vm, r) ? commit_release(vm, slot, r) : -EPERM;
+	ret = check_range(vm, start, bytes, &r);
+	if (ret == 0)
+		ret = is_none_shared(vm, r) ? commit_release(vm, r) : -EPERM;
 	pthread_mutex_unlock(&vm->lock);
 	/* A vCPU may wait for one of them that was sealed. */
 	pager_arrived(vm);
 	return ret;
+}
+
+/* ---- the policy ---- */
+
+int convert_set_policy(struct uv_vm *vm, const struct abi_policy *policy)
+{
+	if (policy->count > ABI_POLICY_RANGES)
+		return -EINVAL;
+	for (uint32_t i = 0; i < policy->count; i++) {
+		struct gfn_range unused;
+		int ret = checked_gfn_range(policy->range[i].gpa, policy->range[i].bytes, &unused);
+
+		if (ret < 0)
+			return ret;
+	}
+	pthread_mutex_lock(&vm->lock);
+	vm->policy = *policy;
+	pthread_mutex_unlock(&vm->lock);
+	return 0;
 }

@@ -29,6 +29,7 @@ union call_args {
 	struct abi_page_lost page_lost;
 	struct abi_slot_move slot_move;
 	struct abi_coldest coldest;
+	struct abi_policy policy;
 };
 
 union call_result {
@@ -89,5 +90,6 @@ int call_page_in_sealed(struct uv_vm *vm, const struct call *c);
 int call_page_lost(struct uv_vm *vm, const struct call *c);
 int call_slot_move(struct uv_vm *vm, const struct call *c);
 int call_coldest(struct uv_vm *vm, const struct call *c);
+int call_policy(struct uv_vm *vm, const struct call *c);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/failpoint.h"
 #include "os/clock.h"
 #include "os/futex.h"
+#include "uv/copy.h"
 #include "uv/executor.h"
 
 /* How long to wait for a kicked vCPU before it is kicked again. */
@@ -205,6 +206,8 @@ static int create_one(struct uv_vm *vm, unsigned int i)
 	v->id = i;
 	v->ended = true;
 	v->page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)i * ABI_EXIT_PAGE);
+	v->copy_data =
+		(uint8_t *)vm->pages + ABI_COPY_OFFSET(vm->vcpu_count) + (size_t)i * ABI_COPY_DATA;
 	ret = vm->executor->vcpu_init(v);
 	if (ret < 0)
 		return ret;
@@ -318,8 +321,9 @@ void vcpu_exit_post(
 	memcpy(page->data, v->buffer, data_size);
 	v->last_result = 0;
 	v->exit_seq++;
+	__atomic_store_n(&page->served_seq, v->exit_seq, __ATOMIC_RELAXED);
 	__atomic_store_n(&page->exit_seq, v->exit_seq, __ATOMIC_RELEASE);
-	futex_wake(&page->exit_seq, 1);
+	futex_ring(&page->bell, &page->reply_sleeps);
 }
 
 static bool must_stop(struct uv_vcpu *v)
@@ -335,6 +339,13 @@ static bool must_stop(struct uv_vcpu *v)
 	return stop;
 }
 
+/* Nobody waits for a copy that will not come. */
+static void stop_serving(struct uv_vcpu *v)
+{
+	__atomic_store_n(&v->page->served_seq, v->exit_seq - 1, __ATOMIC_RELEASE);
+	futex_ring(&v->page->bell, &v->page->reply_sleeps);
+}
+
 /*
  * A stop that comes between the look and the sleep is not lost: the stopper kicks this
  * thread with a signal again and again until it has ended.
@@ -343,17 +354,24 @@ bool vcpu_exit_wait(struct uv_vcpu *v, struct exit_reply *ret)
 {
 	struct abi_vcpu_page *page = v->page;
 	unsigned int spins = 0;
-	uint32_t seen;
 
-	while ((seen = __atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE)) != v->exit_seq) {
-		if (must_stop(v))
+	for (;;) {
+		uint32_t bell = __atomic_load_n(&page->reply_bell, __ATOMIC_ACQUIRE);
+
+		if (__atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE) == v->exit_seq)
+			break;
+		if (must_stop(v)) {
+			stop_serving(v);
 			return false;
-		if (spins++ < EXIT_SPINS)
+		}
+		if (copy_serve(v))
+			spins = 0;
+		else if (spins++ < EXIT_SPINS)
 			cpu_relax();
 		else if (spins < EXIT_SPINS + EXIT_YIELDS)
 			sched_yield();
 		else
-			(void)futex_wait(&page->reply_seq, seen, NULL);
+			futex_sleep(&page->reply_bell, bell, &page->sleeps);
 	}
 	ret->status = __atomic_load_n(&page->reply_status, __ATOMIC_RELAXED);
 	ret->value = __atomic_load_n(&page->reply_value, __ATOMIC_RELAXED);

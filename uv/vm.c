@@ -82,17 +82,19 @@ static const struct executor *find_executor(uint32_t id)
 static int check_create(const struct abi_vm_create *a, const int fds[4])
 {
 	const uint32_t known = ABI_VM_LAZY_OFF | ABI_VM_WIPE_OFF | ABI_VM_SHARE_MAPPED |
-			       ABI_VM_DISCARD_EAGER | ABI_VM_PC;
+			       ABI_VM_DISCARD_EAGER | ABI_VM_PC | ABI_VM_SHARE_AUTO;
+	const uint32_t ways = ABI_VM_SHARE_MAPPED | ABI_VM_SHARE_AUTO;
 	struct stat st;
 	int ret;
 
-	if (a->vcpus < 1 || a->vcpus > ABI_MAX_VCPUS || (a->flags & ~known) != 0)
+	if (a->vcpus < 1 || a->vcpus > ABI_MAX_VCPUS || (a->flags & ~known) != 0 ||
+		(a->flags & ways) == ways)
 		return -EINVAL;
 	if (find_executor(a->executor) == NULL)
 		return -EOPNOTSUPP;
 	if ((a->flags & ABI_VM_PC) != 0 && a->executor != ABI_EXEC_KVM)
 		return -EINVAL;
-	ret = memfd_check(fds[0], (uint64_t)a->vcpus * ABI_EXIT_PAGE);
+	ret = memfd_check(fds[0], ABI_PAGES_BYTES(a->vcpus));
 	if (ret == 0)
 		ret = memfd_check(fds[1], ABI_BULK_SIZE);
 	if (ret == 0 && (fstat(fds[2], &st) < 0 || !S_ISREG(st.st_mode) ||
@@ -106,7 +108,7 @@ static int check_create(const struct abi_vm_create *a, const int fds[4])
 static void unmap_shared(struct uv_vm *vm)
 {
 	if (vm->pages != NULL)
-		munmap(vm->pages, (size_t)vm->vcpu_count * ABI_EXIT_PAGE);
+		munmap(vm->pages, ABI_PAGES_BYTES(vm->vcpu_count));
 	if (vm->bulk != NULL)
 		munmap(vm->bulk, ABI_BULK_SIZE);
 	publish_close(vm);
@@ -120,9 +122,10 @@ static int map_shared(struct uv_vm *vm, const int fds[4])
 	int ret = failpoint("uv-map-shared");
 
 	if (ret == 0)
-		ret = memfd_map(fds[0], (uint64_t)vm->vcpu_count * ABI_EXIT_PAGE, &p);
+		ret = memfd_map(fds[0], ABI_PAGES_BYTES(vm->vcpu_count), &p);
 	if (ret == 0) {
 		vm->pages = p;
+		vm->mapped_shown = (void *)((uint8_t *)p + ABI_SHARE_OFFSET(vm->vcpu_count));
 		ret = memfd_map(fds[1], ABI_BULK_SIZE, &p);
 	}
 	if (ret == 0) {

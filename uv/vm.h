@@ -37,6 +37,7 @@ struct executor;
 struct measure;
 struct seal;
 struct seal_table;
+struct share_auto;
 struct uv_vm;
 
 /* One memslot's memory.  Guarded by vm->lock and, for users of the window, vm->memory. */
@@ -73,7 +74,9 @@ struct uv_vcpu {
 
 	/* Private to the vCPU's thread. */
 	struct abi_vcpu_page *page;
-	uint32_t exit_seq; /* the ultravisor's own count: the page's is only a copy */
+	uint8_t *copy_data; /* ABI_COPY_DATA bytes */
+	uint32_t copy_seq;  /* of the request that was served last */
+	uint32_t exit_seq;  /* the ultravisor's own count: the page's is only a copy */
 	int64_t last_result;
 	uint8_t buffer[ABI_EXIT_DATA] __attribute__((aligned(16)));
 
@@ -99,6 +102,11 @@ struct uv_vm {
 	/* Read under lock or memory; changed, then reclaimed, under lock and memory for writing. */
 	struct attr_map *attr;
 	struct pending_set pending;
+	struct abi_policy policy; /* checked; guarded by lock */
+	struct share_counters {   /* guarded by lock */
+		uint64_t policy_shares, policy_shared_bytes;
+		uint64_t policy_unshares, policy_unshared_bytes;
+	} shares;
 	struct incarnation_queue dying;
 	uint64_t quarantined_bytes;
 
@@ -118,6 +126,8 @@ struct uv_vm {
 	struct range_map *paged_in; /* GFNs copied in this switch */
 
 	pthread_rwlock_t memory;
+	struct abi_share_page mapped;        /* uv/share_list.h; guarded by memory */
+	struct abi_share_page *mapped_shown; /* the hypervisor's copy of it */
 	pthread_mutex_t stale_lock;
 
 	pthread_mutex_t run_lock;

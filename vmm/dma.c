@@ -3,8 +3,25 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define CHUNK_BYTES ((uint64_t)64 << 10)
+
+/* By words: compilers that do not vectorise would take a byte at a time. */
+static void complement(uint8_t *buffer, size_t bytes)
+{
+	size_t i = 0;
+
+	for (; i + sizeof(uint64_t) <= bytes; i += sizeof(uint64_t)) {
+		uint64_t word;
+
+		memcpy(&word, buffer + i, sizeof(word));
+		word = ~word;
+		memcpy(buffer + i, &word, sizeof(word));
+	}
+	for (; i < bytes; i++)
+		buffer[i] = (uint8_t)~buffer[i];
+}
 
 static int complement_chunk(struct lethe_vm *vm, uint64_t gpa, uint8_t *buffer, size_t bytes)
 {
@@ -12,8 +29,7 @@ static int complement_chunk(struct lethe_vm *vm, uint64_t gpa, uint8_t *buffer, 
 
 	if (err)
 		return err;
-	for (size_t i = 0; i < bytes; i++)
-		buffer[i] = (uint8_t)~buffer[i];
+	complement(buffer, bytes);
 	return lethe_mem_write(vm, gpa, buffer, bytes);
 }
 

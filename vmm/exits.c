@@ -40,8 +40,12 @@ static void on_protect(struct vcpu *vcpu, struct lethe_exit *exit)
 
 static void on_convert(struct vcpu *vcpu, struct lethe_exit *exit)
 {
-	timeline_conversion(vcpu->machine->timeline, exit->gpa, exit->bytes, exit->to_shared);
-	exit->reply = 0;
+	struct machine *machine = vcpu->machine;
+
+	timeline_conversion(machine->timeline, exit->gpa, exit->bytes, exit->to_shared);
+	/* As soon as there are events enough, without asking. */
+	if (machine_set_policy(machine) != 0)
+		log_debug("conversions still ask: %s", lethe_error());
 }
 
 static void on_release(struct vcpu *vcpu, struct lethe_exit *exit)

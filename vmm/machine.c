@@ -319,6 +319,21 @@ static void stop_vcpus(struct machine *machine)
 	machine->vcpu_count = 0;
 }
 
+/* Conversions that did not ask are counted by the ultravisor. */
+static void count_conversions(struct machine *machine)
+{
+	struct lethe_info info = {0};
+
+	if (lethe_vm_info(machine->vm, &info) != 0)
+		return;
+	timeline_count(machine->timeline, TIMELINE_shares, info.policy_shares);
+	timeline_count(machine->timeline, TIMELINE_unshares, info.policy_unshares);
+	timeline_count(machine->timeline, TIMELINE_shared_bytes, info.policy_shared_bytes);
+	timeline_count(machine->timeline, TIMELINE_unshared_bytes, info.policy_unshared_bytes);
+	timeline_count(machine->timeline, TIMELINE_mapped_ranges, info.auto_maps);
+	timeline_count(machine->timeline, TIMELINE_unmapped_ranges, info.auto_unmaps);
+}
+
 /* Closes the VM and records how long that took, and until all memory was back. */
 static void close_vm(struct machine *machine)
 {
@@ -369,6 +384,7 @@ int machine_run(struct machine *machine, int signal_fd)
 	if (machine->config.linux_guest)
 		linux_detach(machine->config.linux_guest);
 	record_poweroff(machine);
+	count_conversions(machine);
 	forget_finish(machine, !machine->config.see_it_out);
 	close_vm(machine);
 	return status;

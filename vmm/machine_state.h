@@ -91,6 +91,12 @@ void *vcpu_main(void *arg);
  */
 int machine_populate(struct machine *machine, const char **ret_what);
 
+/*
+ * Lets the ultravisor do every conversion without asking, unless each is to be an event of
+ * the timeline, or the old way is asked for.  0 or a negative errno.
+ */
+int machine_set_policy(struct machine *machine);
+
 /* Turns the VM secure, and records it.  As lethe_vm_protect(). */
 int machine_protect(struct machine *machine, const struct lethe_range *necessary, size_t count);
 

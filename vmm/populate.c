@@ -77,6 +77,15 @@ static int protect_at_boot(struct machine *machine)
 	return machine_protect(machine, necessary, count);
 }
 
+int machine_set_policy(struct machine *machine)
+{
+	static const struct lethe_range all = {.gpa = 0, .bytes = (uint64_t)1 << 48};
+
+	if (machine->config.discard_eager || timeline_wants_conversions(machine->timeline))
+		return 0;
+	return lethe_vm_set_policy(machine->vm, &all, 1, UINT64_MAX);
+}
+
 int machine_populate(struct machine *machine, const char **ret_what)
 {
 	struct linux_guest *linux_guest = machine->config.linux_guest;
@@ -89,6 +98,10 @@ int machine_populate(struct machine *machine, const char **ret_what)
 	if (!err) {
 		*ret_what = "cannot give the VM the memory that was added";
 		err = memory_add_again(machine);
+	}
+	if (!err) {
+		*ret_what = "cannot allow conversions";
+		err = machine_set_policy(machine);
 	}
 	if (!err && machine->config.protect == MACHINE_PROTECT_BOOT) {
 		*ret_what = "cannot protect the VM";

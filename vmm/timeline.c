@@ -145,6 +145,18 @@ void timeline_conversion(struct timeline *timeline, uint64_t gpa, uint64_t bytes
 	pthread_mutex_unlock(&timeline->lock);
 }
 
+bool timeline_wants_conversions(struct timeline *timeline)
+{
+	const uint64_t *counter = timeline->counter;
+	bool wants;
+
+	pthread_mutex_lock(&timeline->lock);
+	wants = timeline->fd >= 0 && (counter[TIMELINE_shares] < TIMELINE_CONVERSIONS_MAX ||
+					     counter[TIMELINE_unshares] < TIMELINE_CONVERSIONS_MAX);
+	pthread_mutex_unlock(&timeline->lock);
+	return wants;
+}
+
 void timeline_count(struct timeline *timeline, enum timeline_counter counter, uint64_t add)
 {
 	pthread_mutex_lock(&timeline->lock);

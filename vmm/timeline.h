@@ -24,6 +24,8 @@ struct timeline;
 	X(unshares)          \
 	X(shared_bytes)      \
 	X(unshared_bytes)    \
+	X(mapped_ranges)     \
+	X(unmapped_ranges)   \
 	X(dma_transfers)     \
 	X(dma_bytes)         \
 	X(dma_refused)       \
@@ -62,6 +64,9 @@ void timeline_event(
 
 /* Adds a share (@to_shared) or unshare event and counts it. */
 void timeline_conversion(struct timeline *timeline, uint64_t gpa, uint64_t bytes, bool to_shared);
+
+/* Whether one more conversion would be an event in the file. */
+bool timeline_wants_conversions(struct timeline *timeline);
 
 void timeline_count(struct timeline *timeline, enum timeline_counter counter, uint64_t add);
 

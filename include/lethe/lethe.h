@@ -131,6 +131,22 @@ LETHE_API int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data,
 LETHE_API int lethe_mem_read(struct lethe_vm *vm, uint64_t gpa, void *data, size_t bytes);
 LETHE_API int lethe_mem_write(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
 
+/* One piece of a lethe_mem_copy(). */
+struct lethe_copy {
+	uint64_t gpa;
+	void *data;
+	size_t bytes;  /* 0 is nothing */
+	bool to_guest; /* else from it */
+};
+
+/*
+ * Device access in several pieces, which are copied in any order, each whole or not at all;
+ * on failure some may have been.  On the thread to which lethe_vcpu_run() has returned an exit that
+ * waits for its answer, the waiting vCPU copies up to 32 pieces of together up to 64 KiB in one go,
+ * without a system call.  Errors as of lethe_mem_read().
+ */
+LETHE_API int lethe_mem_copy(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count);
+
 /* ---- protection ---- */
 
 struct lethe_range {
@@ -155,6 +171,16 @@ struct lethe_protect_result {
  */
 LETHE_API int lethe_vm_protect(struct lethe_vm *vm, const struct lethe_range *necessary,
 	size_t count, struct lethe_protect_result *ret);
+
+/*
+ * Says beforehand which conversions are accepted: those inside one of the ranges, as long as
+ * at most @max_shared_bytes of the VM are shared then.  They cause no LETHE_EXIT_CONVERT;
+ * all others do as before.  Replaces the former policy; @count 0 (@ranges may be NULL): none.
+ * Ends with the incarnation.  At most 32 ranges, which need not be memory.
+ * -EINVAL, -ERANGE a bad range, or too many: the former policy holds.
+ */
+LETHE_API int lethe_vm_set_policy(struct lethe_vm *vm, const struct lethe_range *ranges,
+	size_t count, uint64_t max_shared_bytes);
 
 LETHE_API bool lethe_vm_is_protected(const struct lethe_vm *vm);
 
@@ -321,6 +347,12 @@ struct lethe_info {
 	uint64_t set_aside_bytes;
 	uint64_t stale_bytes;
 	uint64_t quarantined_bytes;
+	uint64_t mapped_bytes; /* of the shared ones: in this process's reach without a copy */
+	/* Conversions that a policy accepted, since the VM was made. */
+	uint64_t policy_shares, policy_shared_bytes;
+	uint64_t policy_unshares, policy_unshared_bytes;
+	/* LETHE_SHARE_AUTO: ranges mapped for being used, and copied again for flipping. */
+	uint64_t auto_maps, auto_unmaps;
 };
 
 LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);

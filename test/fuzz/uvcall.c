@@ -30,7 +30,7 @@
 #include "uv/dispatch.h"
 
 #define SLOT_BYTES (8 * SIZE_2M)
-#define WORDS_MAX  26 /* more than any call has */
+#define WORDS_MAX  68 /* more than any call has */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int __wrap_kvm_open(char *why, size_t size);
@@ -90,7 +90,7 @@ static void setup(void)
 	if (fixed.end != 0)
 		return;
 	sigaction(SIGUSR1, &kick, NULL);
-	fixed.pages = memfd_new("pages", ABI_MAX_VCPUS * ABI_EXIT_PAGE);
+	fixed.pages = memfd_new("pages", ABI_PAGES_BYTES(ABI_MAX_VCPUS));
 	fixed.bulk = memfd_new("bulk", ABI_BULK_SIZE);
 	fixed.status = memfd_new("status", ABI_STATUS_PAGE);
 	fixed.slot = memfd_new("slot", SLOT_BYTES);

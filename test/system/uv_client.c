@@ -118,7 +118,7 @@ int uvc_reap(struct uvc *c)
 	assert_int_equal(rmdir(c->dir), 0);
 	uvc_hang_up(c);
 	uvc_slots_drop(c);
-	unmap(c->pages, (size_t)c->vcpus * ABI_EXIT_PAGE);
+	unmap(c->pages, ABI_PAGES_BYTES(c->vcpus));
 	unmap(c->bulk, ABI_BULK_SIZE);
 	unmap(c->status, ABI_STATUS_PAGE);
 	if (c->folder_fd >= 0) {
@@ -288,9 +288,9 @@ void uvc_make_shared(struct uvc *c, unsigned int vcpus, int ret_fds[4])
 	c->status_fd = openat(c->folder_fd, "status", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	assert_int_equal(ftruncate(c->status_fd, ABI_STATUS_PAGE), 0);
 	close(openat(c->folder_fd, "control", O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-	c->pages_fd = memfd_new("pages", (uint64_t)vcpus * ABI_EXIT_PAGE);
+	c->pages_fd = memfd_new("pages", ABI_PAGES_BYTES(vcpus));
 	c->bulk_fd = memfd_new("bulk", ABI_BULK_SIZE);
-	assert_int_equal(memfd_map(c->pages_fd, (uint64_t)vcpus * ABI_EXIT_PAGE, &p), 0);
+	assert_int_equal(memfd_map(c->pages_fd, ABI_PAGES_BYTES(vcpus), &p), 0);
 	c->pages = p;
 	assert_int_equal(memfd_map(c->bulk_fd, ABI_BULK_SIZE, &p), 0);
 	c->bulk = p;
@@ -402,8 +402,16 @@ void uvc_exit(struct uvc *c, unsigned int vcpu, struct abi_vcpu_page *ret)
 	const struct timespec patience = {.tv_sec = PATIENCE_MS / 1000};
 	uint32_t seq;
 
-	while ((seq = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE)) == c->exit_seen[vcpu])
-		assert_int_not_equal(futex_wait(&page->exit_seq, seq, &patience), -ETIMEDOUT);
+	/* It says all the time that it sleeps, so that it is always woken. */
+	__atomic_store_n(&page->reply_sleeps, 1, __ATOMIC_SEQ_CST);
+	for (;;) {
+		uint32_t bell = __atomic_load_n(&page->bell, __ATOMIC_SEQ_CST);
+
+		seq = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
+		if (seq != c->exit_seen[vcpu])
+			break;
+		assert_int_not_equal(futex_wait(&page->bell, bell, &patience), -ETIMEDOUT);
+	}
 	c->exit_seen[vcpu] = seq;
 	memcpy(ret, page, sizeof(*ret));
 }
@@ -415,7 +423,7 @@ void uvc_reply(struct uvc *c, unsigned int vcpu, uint32_t status)
 
 	page->reply_status = status;
 	__atomic_store_n(&page->reply_seq, c->exit_seen[vcpu], __ATOMIC_RELEASE);
-	futex_wake(&page->reply_seq, 1);
+	futex_ring(&page->reply_bell, &page->sleeps);
 }
 
 void uvc_run_until(struct uvc *c, uint32_t type, struct abi_vcpu_page *ret)

@@ -195,7 +195,8 @@ union args {
 	struct abi_page_lost page_lost;
 	struct abi_slot_move slot_move;
 	struct abi_coldest coldest;
-	uint8_t bytes[512]; /* room for an argument struct that is too long */
+	struct abi_policy policy;
+	uint8_t bytes[1024]; /* room for an argument struct that is too long */
 };
 
 /* Well-formed arguments of call @nr. */
@@ -260,6 +261,8 @@ static int reserved_at(uint32_t nr)
 		return offsetof(struct abi_vcpu_state, reserved);
 	case ABI_CALL_SLOT_MOVE:
 		return offsetof(struct abi_slot_move, reserved);
+	case ABI_CALL_POLICY:
+		return offsetof(struct abi_policy, reserved);
 	case ABI_CALL_PAGE_IN:
 	case ABI_CALL_IRQ_LINE:
 	case ABI_CALL_PAGE_OUT:
@@ -403,7 +406,7 @@ static void send_malformed(struct uvc *c, const struct row *row)
 	assert_int_equal(call(c, row, &args, row->args_size - 8, fds, row->fds), ABI_ST_INVALID);
 	assert_int_equal(call(c, row, &args, 0, fds, row->fds), ABI_ST_INVALID);
 	/* What is longer than any call's arguments is no packet: uv_life_test.c. */
-	if (row->nr != ABI_CALL_VCPU_STATE)
+	if (row->nr != ABI_CALL_POLICY)
 		assert_int_equal(
 			call(c, row, &args, row->args_size + 8, fds, row->fds), ABI_ST_INVALID);
 	assert_int_equal(call(c, row, &args, row->args_size, fds, row->fds + 1), ABI_ST_INVALID);
@@ -549,7 +552,9 @@ static void test_create(void **state)
 	assert_int_equal(create(&c, ABI_MAX_VCPUS + 1, ABI_EXEC_SW, 0, fds), ABI_ST_INVALID);
 	assert_int_equal(create(&c, 2, 0, 0, fds), ABI_ST_NOT_SUPPORTED);
 	assert_int_equal(create(&c, 2, 3, 0, fds), ABI_ST_NOT_SUPPORTED);
-	assert_int_equal(create(&c, 2, ABI_EXEC_SW, 32, fds), ABI_ST_INVALID);
+	assert_int_equal(create(&c, 2, ABI_EXEC_SW, 64, fds), ABI_ST_INVALID);
+	assert_int_equal(create(&c, 2, ABI_EXEC_SW, ABI_VM_SHARE_MAPPED | ABI_VM_SHARE_AUTO, fds),
+		ABI_ST_INVALID);
 	assert_int_equal(create(&c, 2, ABI_EXEC_SW, 1u << 31, fds), ABI_ST_INVALID);
 	assert_int_equal(create(&c, 2, ABI_EXEC_SW, ABI_VM_PC, fds), ABI_ST_INVALID);
 	/* Fewer exit pages than vCPUs. */

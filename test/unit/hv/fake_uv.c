@@ -84,15 +84,17 @@ static void send_answer(uint32_t seq, uint32_t status, const void *result, uint3
 static void post(struct abi_vcpu_page *page, uint32_t seq)
 {
 	__atomic_store_n(&page->exit_seq, seq, __ATOMIC_RELEASE);
-	futex_wake(&page->exit_seq, 1);
+	futex_ring(&page->bell, &page->reply_sleeps);
 }
 
 static void wait_for_reply(struct abi_vcpu_page *page, uint32_t seq)
 {
-	uint32_t seen;
+	uint32_t bell = __atomic_load_n(&page->reply_bell, __ATOMIC_ACQUIRE);
 
-	while ((seen = __atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE)) != seq)
-		(void)futex_wait(&page->reply_seq, seen, NULL);
+	while (__atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE) != seq) {
+		futex_sleep(&page->reply_bell, bell, &page->sleeps);
+		bell = __atomic_load_n(&page->reply_bell, __ATOMIC_ACQUIRE);
+	}
 	note("reply %u %llu\n", page->reply_status, (unsigned long long)page->reply_value);
 }
 
@@ -135,9 +137,13 @@ static void play_ping_pong(unsigned int rounds)
 		page->type = ABI_EXIT_PIO;
 		page->arg[3] = i;
 		post(page, ++seq);
-		while (__atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE) != seq) {
+		for (;;) {
+			uint32_t bell = __atomic_load_n(&page->reply_bell, __ATOMIC_ACQUIRE);
+
+			if (__atomic_load_n(&page->reply_seq, __ATOMIC_ACQUIRE) == seq)
+				break;
 			if (i % 2 == 0)
-				(void)futex_wait(&page->reply_seq, seq - 1, NULL);
+				futex_sleep(&page->reply_bell, bell, &page->sleeps);
 		}
 		if (page->reply_value != i + 1)
 			_exit(7);
@@ -166,7 +172,7 @@ static void create(const int *fds)
 {
 	void *p;
 
-	if (memfd_map(fds[0], ABI_EXIT_PAGE, &p) < 0)
+	if (memfd_map(fds[0], ABI_PAGES_BYTES(1), &p) < 0)
 		_exit(6);
 	uv.pages = p;
 	if (memfd_map(fds[1], ABI_BULK_SIZE, &p) < 0)

@@ -193,6 +193,23 @@ int lethe_mem_write(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t 
 	return err;
 }
 
+int lethe_mem_copy(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < count && !err; i++)
+		err = piece[i].to_guest
+			      ? lethe_mem_write(vm, piece[i].gpa, piece[i].data, piece[i].bytes)
+			      : lethe_mem_read(vm, piece[i].gpa, piece[i].data, piece[i].bytes);
+	return err;
+}
+
+int lethe_vm_set_policy(struct lethe_vm *vm, const struct lethe_range *ranges, size_t count,
+	uint64_t max_shared_bytes)
+{
+	return 0;
+}
+
 int lethe_vm_protect(struct lethe_vm *vm, const struct lethe_range *necessary, size_t count,
 	struct lethe_protect_result *ret)
 {
