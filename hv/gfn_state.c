@@ -175,6 +175,41 @@ int gfn_state_apply(struct gfn_states *s, struct gfn_range r, enum gfn_event eve
 	return apply_each(s, r, event);
 }
 
+int gfn_state_apply_to(
+	struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state only, enum gfn_event event)
+{
+	int to = gfn_state_next(only, event), ret = 0;
+	struct gfn_saved *saved;
+
+	if (to < 0)
+		return to;
+	saved = gfn_state_save(s, r);
+	if (saved == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < saved->count && ret == 0; i++) {
+		const struct range_run *run = &saved->runs[i];
+
+		if (run->value == (uint32_t)only)
+			ret = range_map_set(s->map, run->start, run->end, (uint32_t)to);
+	}
+	if (ret < 0)
+		gfn_state_restore(s, saved);
+	free(saved);
+	return ret;
+}
+
+bool gfn_state_none(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state)
+{
+	for (uint64_t at = r.start.v; at < range_end(r);) {
+		struct range_run run = range_map_run_at(s->map, at, range_end(r));
+
+		if (run.value == (uint32_t)state)
+			return false;
+		at = run.end;
+	}
+	return true;
+}
+
 bool gfn_state_all(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state)
 {
 	return range_map_all(s->map, r.start.v, range_end(r), state);

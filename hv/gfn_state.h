@@ -39,6 +39,10 @@ enum lethe_gfn_state gfn_state_get(const struct gfn_states *s, gfn_t gfn);
  */
 int gfn_state_apply(struct gfn_states *s, struct gfn_range r, enum gfn_event event);
 
+/* The same, to those GFNs of @r that are in @only.  -EINVAL, -ENOMEM: to none of them. */
+int gfn_state_apply_to(
+	struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state only, enum gfn_event event);
+
 /*
  * What the GFNs of @r are now, to be put back if what is about to be applied does not
  * come to pass.  NULL when memory is short.  The caller frees it.
@@ -48,6 +52,9 @@ void gfn_state_restore(struct gfn_states *s, const struct gfn_saved *saved);
 
 /* True if all of @r is in @state. */
 bool gfn_state_all(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state);
+
+/* True if none of @r is in @state. */
+bool gfn_state_none(const struct gfn_states *s, struct gfn_range r, enum lethe_gfn_state state);
 
 /* How many ranges are kept. */
 size_t gfn_state_ranges(const struct gfn_states *s);

@@ -120,6 +120,32 @@ static void test_restore(void **unused)
 	gfn_states_free(s);
 }
 
+/* What comes back is what was out, and nothing else of the range. */
+static void test_apply_to(void **unused)
+{
+	struct gfn_states *s = gfn_states_new();
+	const struct gfn_range all = {{0}, 100}, shared = {{10}, 5}, out = {{20}, 5},
+			       more = {{30}, 2};
+
+	assert_int_equal(gfn_state_apply(s, all, GFN_INIT_DONE), 0);
+	assert_true(gfn_state_none(s, all, O));
+	assert_int_equal(gfn_state_apply(s, shared, GFN_PAGE_IN_SHARED), 0);
+	assert_int_equal(gfn_state_apply(s, out, GFN_PAGE_OUT), 0);
+	assert_int_equal(gfn_state_apply(s, more, GFN_PAGE_OUT), 0);
+	assert_false(gfn_state_none(s, all, O));
+	assert_true(gfn_state_none(s, shared, O));
+	/* SECURE has no page-in: refused, whether there is such a page or not. */
+	assert_int_equal(gfn_state_apply_to(s, out, S, GFN_PAGE_IN), -EINVAL);
+	assert_int_equal(gfn_state_apply_to(s, all, O, GFN_PAGE_IN), 0);
+	assert_true(gfn_state_none(s, all, O));
+	assert_true(gfn_state_all(s, shared, H));
+	assert_true(gfn_state_all(s, out, S));
+	assert_int_equal(gfn_state_ranges(s), 3);
+	assert_int_equal(gfn_state_apply_to(s, all, O, GFN_PAGE_IN), 0);
+	assert_int_equal(gfn_state_ranges(s), 3);
+	gfn_states_free(s);
+}
+
 #define PAGES 64
 
 static uint32_t next_random(uint32_t *state)
@@ -170,6 +196,7 @@ int main(void)
 		cmocka_unit_test(test_apply_all_or_nothing),
 		cmocka_unit_test(test_terabytes_are_few_ranges),
 		cmocka_unit_test(test_restore),
+		cmocka_unit_test(test_apply_to),
 		cmocka_unit_test(test_random_ranges),
 	};
 
