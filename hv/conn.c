@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -28,8 +29,7 @@ struct waiter {
 struct conn {
 	int fd;
 	int death_fd;
-	void (*on_death)(void *ctx);
-	void *ctx;
+	struct conn_handlers handlers;
 	pthread_t reader;
 	pthread_mutex_t lock;
 	struct waiter *waiters; /* guarded by lock */
@@ -126,10 +126,33 @@ static void die(struct conn *c)
 	pthread_mutex_unlock(&c->lock);
 	/* An ultravisor that answers nonsense but lives shall notice too. */
 	shutdown(c->fd, SHUT_RDWR);
-	if (c->on_death != NULL)
-		c->on_death(c->ctx);
+	if (c->handlers.on_death != NULL)
+		c->handlers.on_death(c->handlers.ctx);
 	if (write(c->death_fd, &one, sizeof(one)) < 0)
 		log_error("nobody learns that the ultravisor is gone: %s", strerror(errno));
+}
+
+union packet {
+	struct {
+		struct abi_answer head;
+		uint8_t payload[ABI_MAX_PACKET];
+	} answer;
+	struct abi_event event;
+};
+
+_Static_assert(offsetof(struct abi_answer, magic) == offsetof(struct abi_event, magic),
+	"the first word says which of the two it is");
+
+/* False if it is nothing that an ultravisor sends. */
+static bool take(struct conn *c, const union packet *p, size_t bytes)
+{
+	const struct abi_answer *head = &p->answer.head;
+
+	if (bytes == sizeof(p->event) && p->event.magic == ABI_EVENT_MAGIC)
+		return c->handlers.on_event != NULL &&
+		       c->handlers.on_event(c->handlers.ctx, &p->event);
+	return bytes >= sizeof(*head) && head->magic == ABI_MAGIC &&
+	       head->size == bytes - sizeof(*head) && deliver(c, head, p->answer.payload);
 }
 
 static void *reader_main(void *arg)
@@ -138,23 +161,18 @@ static void *reader_main(void *arg)
 	bool good = true;
 
 	while (good) {
-		struct {
-			struct abi_answer head;
-			uint8_t payload[ABI_MAX_PACKET];
-		} packet;
+		union packet packet;
 		unsigned int nfds;
 		int fds[1];
 		ssize_t n = socket_recv(c->fd, &packet, sizeof(packet), fds, 0, &nfds);
 
-		good = n >= (ssize_t)sizeof(packet.head) && packet.head.magic == ABI_MAGIC &&
-		       packet.head.size == (size_t)n - sizeof(packet.head) &&
-		       deliver(c, &packet.head, packet.payload);
+		good = n > 0 && take(c, &packet, (size_t)n);
 	}
 	die(c);
 	return NULL;
 }
 
-int conn_new(int fd, void (*on_death)(void *ctx), void *ctx, struct conn **ret)
+int conn_new(int fd, const struct conn_handlers *handlers, struct conn **ret)
 {
 	struct conn *c = calloc(1, sizeof(*c));
 	int err = failpoint("conn-new");
@@ -163,7 +181,7 @@ int conn_new(int fd, void (*on_death)(void *ctx), void *ctx, struct conn **ret)
 		free(c);
 		return -ENOMEM;
 	}
-	*c = (struct conn){.fd = fd, .on_death = on_death, .ctx = ctx, .next_seq = 1};
+	*c = (struct conn){.fd = fd, .handlers = *handlers, .next_seq = 1};
 	c->death_fd = eventfd(0, EFD_CLOEXEC);
 	if (c->death_fd < 0) {
 		err = -errno;

@@ -3,8 +3,9 @@
  * The connection to an ultravisor: calls from any thread, answers matched by number.
  *
  * One thread reads answers and gives each to the caller that waits for it; PERFORM may
- * be answered long after later calls.  At end of file, or at an answer that is none of
- * ours, the connection is dead for good: every caller gets -EPIPE and on_death runs.
+ * be answered long after later calls.  What comes unasked is an event.  At end of file, or at
+ * what is neither an answer of ours nor an event, the connection is dead for good: every caller
+ * gets -EPIPE and on_death runs.
  */
 #ifndef HV_CONN_H
 #define HV_CONN_H
@@ -17,10 +18,20 @@
 struct conn;
 
 /*
- * Takes @fd over.  @on_death (may be NULL) is called once, on the reader's thread.
- * 0 or a negative errno; @fd is then still the caller's.
+ * Called on the reader's thread, which reads no answers meanwhile: neither may wait for one.
  */
-int conn_new(int fd, void (*on_death)(void *ctx), void *ctx, struct conn **ret);
+struct conn_handlers {
+	void *ctx;
+
+	/* Once.  May be NULL. */
+	void (*on_death)(void *ctx);
+
+	/* False, or NULL here: no event that may come. */
+	bool (*on_event)(void *ctx, const struct abi_event *event);
+};
+
+/* Takes @fd over.  0 or a negative errno; @fd is then still the caller's. */
+int conn_new(int fd, const struct conn_handlers *handlers, struct conn **ret);
 
 /* Shuts the socket and joins the reader.  No call may be under way. */
 void conn_free(struct conn *c);

@@ -10,6 +10,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "hv/error.h"
+#include "hv/pager.h"
 #include "hv/vm.h"
 #include "os/memfd.h"
 
@@ -134,6 +135,8 @@ void hv_drop_slots(struct lethe_vm *vm)
 
 	vm->life++;
 	vm->has_policy = false;
+	if (vm->pager != NULL)
+		pager_reset(vm->pager);
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
 		old[i] = vm->slot[i];
 		vm->slot[i] = (struct slot){.memfd = -1};
@@ -154,6 +157,8 @@ int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
 	if (ret == 0) {
 		old[id] = vm->slot[id];
 		vm->slot[id] = (struct slot){.memfd = -1};
+		if (vm->pager != NULL)
+			pager_forget(vm->pager, old[id].range);
 	}
 	pthread_mutex_unlock(&vm->lock);
 	if (ret < 0)
@@ -161,6 +166,63 @@ int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
 			ret == -EBUSY ? "the guest has not given all of it up" : strerror(-ret));
 	release_behind(old);
 	return 0;
+}
+
+/* What a slot is at @to, in a VM that is as @vm.  Only its states are new. */
+static int make_moved(const struct lethe_vm *vm, struct slot *moved, struct gfn_range to)
+{
+	int ret = failpoint("hv-slot-move");
+
+	moved->range = to;
+	if (ret < 0 || !vm->is_protected)
+		return ret;
+	moved->states = gfn_states_new();
+	ret = moved->states == NULL ? -ENOMEM : gfn_state_apply(moved->states, to, GFN_INIT_DONE);
+	if (ret < 0)
+		gfn_states_free(moved->states);
+	return ret;
+}
+
+/* Caller holds vm->lock. */
+static int move_slot(struct lethe_vm *vm, unsigned int id, uint64_t start)
+{
+	const struct abi_slot_move args = {.id = id, .gpa = start};
+	struct slot moved = vm->slot[id];
+	struct gfn_range to;
+	int ret = moved.used ? 0 : -ENOENT;
+
+	if (ret == 0)
+		ret = checked_gfn_range(start, range_bytes(moved.range), &to);
+	if (ret == 0)
+		ret = make_moved(vm, &moved, to);
+	if (ret < 0)
+		return ret;
+	ret = hv_call(vm, ABI_CALL_SLOT_MOVE, &args, NULL);
+	if (ret < 0) {
+		if (vm->is_protected)
+			gfn_states_free(moved.states);
+		return ret;
+	}
+	if (vm->pager != NULL)
+		pager_forget(vm->pager, vm->slot[id].range);
+	if (vm->is_protected)
+		gfn_states_free(vm->slot[id].states);
+	vm->slot[id] = moved;
+	return 0;
+}
+
+int lethe_slot_move(struct lethe_vm *vm, unsigned int id, uint64_t start)
+{
+	int ret = -ENOENT;
+
+	pthread_mutex_lock(&vm->lock);
+	if (id < ABI_MAX_SLOTS)
+		ret = move_slot(vm, id, start);
+	pthread_mutex_unlock(&vm->lock);
+	return ret < 0 ? fail(ret, "memslot %u could not be moved: %s", id,
+				 ret == -EBUSY ? "the guest has not given all of it up"
+					       : strerror(-ret))
+		       : 0;
 }
 
 int lethe_slot_mapping(struct lethe_vm *vm, unsigned int id, void **ret_hva, uint64_t *ret_bytes)
@@ -258,8 +320,12 @@ int hv_note_converted(struct lethe_vm *vm, struct vcpu_local *l, bool to_shared)
 void hv_take_back(struct lethe_vm *vm, struct vcpu_local *l)
 {
 	pthread_mutex_lock(&vm->lock);
-	if (l->life == vm->life)
+	if (l->life == vm->life) {
 		restore(vm, l);
+		/* Some may have gone out since, from what they were all along. */
+		if (vm->pager != NULL)
+			pager_restate(vm->pager, l->range);
+	}
 	pthread_mutex_unlock(&vm->lock);
 }
 
@@ -269,6 +335,8 @@ void hv_note_released(struct lethe_vm *vm, struct gfn_range r)
 	struct slot *s;
 
 	pthread_mutex_lock(&vm->lock);
+	if (vm->pager != NULL)
+		pager_forget(vm->pager, r);
 	for (; r.count > 0 && (s = first_part(vm, r, &part)) != NULL; r = after(r, part)) {
 		if (s->states != NULL && gfn_state_apply(s->states, part, GFN_DROP) < 0)
 			log_warn("released pages are still held to be private: no memory");

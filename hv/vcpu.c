@@ -77,13 +77,22 @@ static int note_answer(struct lethe_vm *vm, struct vcpu_local *l, const struct l
 {
 	int ret;
 
-	if (exit->type == LETHE_EXIT_RELEASE &&
-		checked_gfn_range(exit->gpa, exit->bytes, &l->range) == 0)
-		hv_note_released(vm, l->range);
 	if (exit->type != LETHE_EXIT_CONVERT || exit->reply != 0)
 		return exit->reply;
 	ret = checked_gfn_range(exit->gpa, exit->bytes, &l->range);
 	return ret == 0 ? hv_note_converted(vm, l, exit->to_shared) : ret;
+}
+
+/*
+ * The pages are gone already: noted before anybody hears of it, who might remove their slot and
+ * add another in its place.
+ */
+static void note_released(struct lethe_vm *vm, const struct lethe_exit *exit)
+{
+	struct gfn_range r;
+
+	if (checked_gfn_range(exit->gpa, exit->bytes, &r) == 0)
+		hv_note_released(vm, r);
 }
 
 /* The ultravisor's word on the conversion that was accepted last. */
@@ -185,6 +194,8 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	l->seen = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
 	settle(vm, l, page->last_result);
 	copy_exit(page, exit);
+	if (exit->type == LETHE_EXIT_RELEASE)
+		note_released(vm, exit);
 	if (waits_for_answer(exit->type))
 		hv_copy_open(vm, vcpu);
 	return 0;

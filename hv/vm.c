@@ -9,8 +9,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/failpoint.h"
 #include "hv/error.h"
+#include "hv/pager.h"
 #include "hv/vm.h"
 #include "os/clock.h"
 #include "os/futex.h"
@@ -50,6 +52,17 @@ static void on_death(void *ctx)
 		__atomic_fetch_add(&page->bell, 1, __ATOMIC_RELEASE);
 		futex_wake(&page->bell, INT32_MAX);
 	}
+}
+
+/* On the reader's thread. */
+static bool on_event(void *ctx, const struct abi_event *event)
+{
+	struct lethe_vm *vm = ctx;
+	struct pager *pager = __atomic_load_n(&vm->pager, __ATOMIC_ACQUIRE);
+	struct gfn_range r;
+
+	return event->type == ABI_EVENT_PAGE_WANTED && pager != NULL &&
+	       checked_gfn_range(event->gpa, event->bytes, &r) == 0 && pager_want(pager, r);
 }
 
 static int find_uv(const struct lethe_vm_config *config, char *path, size_t size)
@@ -98,6 +111,7 @@ static int greet(struct lethe_vm *vm)
 
 static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config)
 {
+	const struct conn_handlers handlers = {vm, on_death, on_event};
 	char path[4096];
 	int pair[2], ret = find_uv(config, path, sizeof(path));
 
@@ -111,7 +125,7 @@ static int start_uv(struct lethe_vm *vm, const struct lethe_vm_config *config)
 	ret = process_start(path, pair[1], &vm->process);
 	close(pair[1]);
 	if (ret == 0)
-		ret = conn_new(pair[0], on_death, vm, &vm->conn);
+		ret = conn_new(pair[0], &handlers, &vm->conn);
 	if (ret < 0) {
 		close(pair[0]);
 		return fail(ret, "%s: could not be started: %s", path, strerror(-ret));
@@ -313,7 +327,13 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 {
 	int unused;
 
+	/* Its threads make calls, and the connection's gives it events. */
+	if (vm->pager != NULL)
+		pager_stop(vm->pager);
 	conn_free(vm->conn);
+	if (vm->pager != NULL)
+		pager_free(vm->pager);
+	vm->pager = NULL;
 	hv_drop_slots(vm);
 	/* The ultravisor removes the entry when it is done; one that was killed cannot. */
 	if (!wait_destroyed && process_status(vm->process, 0, &unused) == -EAGAIN) {
@@ -385,6 +405,11 @@ int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret)
 		.policy_unshares = info.policy_unshares,
 		.policy_unshared_bytes = info.policy_unshared_bytes,
 		.auto_maps = info.auto_maps,
-		.auto_unmaps = info.auto_unmaps};
+		.auto_unmaps = info.auto_unmaps,
+		.paged_out_bytes = info.sealed_pages << PAGE_SHIFT};
+	pthread_mutex_lock(&vm->lock);
+	if (vm->pager != NULL)
+		pager_counters(vm->pager, &ret->pages_out, &ret->pages_in);
+	pthread_mutex_unlock(&vm->lock);
 	return 0;
 }

@@ -2,8 +2,9 @@
 /*
  * What liblethe keeps of a VM.  Nothing here is believed by the ultravisor.
  *
- * Lock order: lock (slots, states), then conn's own.  vCPU pages belong to the vCPU's
- * caller thread, but for exit_seq and type, which the connection's death sets.
+ * Lock order: lock (slots, states, what the pager carries), bulk_lock, then conn's own and the
+ * queue_lock of the pager.  vCPU pages belong to the vCPU's caller thread, but for exit_seq and
+ * type, which the connection's death sets.
  */
 #ifndef HV_VM_H
 #define HV_VM_H
@@ -19,6 +20,8 @@
 #include "hv/process.h"
 #include "lethe/lethe.h"
 #include "os/rundir.h"
+
+struct pager;
 
 struct slot {
 	bool used;
@@ -60,6 +63,7 @@ struct lethe_vm {
 	bool has_policy;                 /* had one in this life: states lag; guarded by lock */
 	struct slot slot[ABI_MAX_SLOTS]; /* guarded by lock */
 	uint64_t life;                   /* incarnations seen; guarded by lock */
+	struct pager *pager;             /* NULL: no page store.  Set once, atomic, under lock */
 };
 
 /* The slot that holds all of @r, or NULL.  Caller holds vm->lock. */

@@ -114,6 +114,13 @@ LETHE_API int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa,
 LETHE_API int lethe_slot_remove(struct lethe_vm *vm, unsigned int id);
 
 /*
+ * Moves memslot @id to @gpa: as if it were removed and added there.  Of a protected VM it is
+ * then private and zero; else it keeps its content.  lethe_slot_mapping() is not affected.
+ * As lethe_slot_remove() and lethe_slot_add(), and on failure nothing has changed.
+ */
+LETHE_API int lethe_slot_move(struct lethe_vm *vm, unsigned int id, uint64_t gpa);
+
+/*
  * The slot's shared backing in this process, for devices that want pointers: what a
  * private page shows there is stale or zero and never the guest's content.  Valid until
  * the slot is removed or the VM is reset.  -ENOENT.
@@ -203,6 +210,33 @@ LETHE_API int lethe_gfn_state(struct lethe_vm *vm, uint64_t gpa, enum lethe_gfn_
  * other content, or is no regular file; -ENOMEM; any errno of opening and writing a file.
  */
 LETHE_API int lethe_page_store_file(const char *url, struct lethe_page_store **ret_store);
+
+/*
+ * From here on pages of @vm can be paged out to @store, and are brought back when the guest
+ * needs them.  While memory is short, what was not used for longest goes out by itself.  @vm
+ * closes @store at its end (lethe_vm_close waits for what the store is at); on failure it is
+ * still the caller's.  Any time, once: it stays through reboots, at which its content is dropped.
+ * -EEXIST @vm has one; -EINVAL a function is missing; -ENOMEM, -EAGAIN no threads.
+ */
+LETHE_API int lethe_vm_set_page_store(struct lethe_vm *vm, struct lethe_page_store *store);
+
+/*
+ * Pages out what is private and in use of [gpa, gpa + bytes): encrypts it, puts it into the
+ * store and gives its memory back.  *ret_pages: how many went.  What is shared, released, out
+ * already or was never touched stays as it is.
+ * -ENODEV no page store; -EINVAL, -ERANGE no range of whole pages; -ENOENT part of it is no
+ * memory; -EPROTO not protected; -EOPNOTSUPP its executor cannot; -EAGAIN a conversion is in the
+ * way for long; -ENOMEM; what the store said, the pages that it did not take are in memory again
+ * then.  On failure parts may have gone out.
+ */
+LETHE_API int lethe_page_out(
+	struct lethe_vm *vm, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+
+/*
+ * The same with about @bytes of what was not used for longest, as far as the executor knows.
+ * *ret_bytes: how many went, less where less is in use.
+ */
+LETHE_API int lethe_page_out_cold(struct lethe_vm *vm, uint64_t bytes, uint64_t *ret_bytes);
 
 /* ---- vCPUs ---- */
 
@@ -353,6 +387,8 @@ struct lethe_info {
 	uint64_t policy_unshares, policy_unshared_bytes;
 	/* LETHE_SHARE_AUTO: ranges mapped for being used, and copied again for flipping. */
 	uint64_t auto_maps, auto_unmaps;
+	uint64_t paged_out_bytes;     /* now */
+	uint64_t pages_out, pages_in; /* since the start */
 };
 
 LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);

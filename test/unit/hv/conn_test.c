@@ -29,20 +29,33 @@ struct packet {
 static struct conn *conn;
 static int other; /* the ultravisor's end */
 static int deaths;
+static int events; /* that were accepted, and what each wanted: */
+static uint64_t wanted[8];
 
 static void on_death(void *ctx)
 {
 	__atomic_add_fetch((int *)ctx, 1, __ATOMIC_SEQ_CST);
 }
 
+static bool on_event(void *ctx, const struct abi_event *event)
+{
+	if (event->type != ABI_EVENT_PAGE_WANTED)
+		return false;
+	wanted[__atomic_load_n(&events, __ATOMIC_SEQ_CST)] = event->gpa;
+	__atomic_add_fetch(&events, 1, __ATOMIC_SEQ_CST);
+	return true;
+}
+
 static int setup(void **unused)
 {
+	const struct conn_handlers handlers = {&deaths, on_death, on_event};
 	int pair[2];
 
 	deaths = 0;
+	events = 0;
 	assert_int_equal(socket_pair(pair), 0);
 	other = pair[1];
-	assert_int_equal(conn_new(pair[0], on_death, &deaths, &conn), 0);
+	assert_int_equal(conn_new(pair[0], &handlers, &conn), 0);
 	return 0;
 }
 
@@ -231,6 +244,67 @@ static void test_end_during_a_call(void **unused)
 	pthread_join(thread, NULL);
 }
 
+/* ---- events ---- */
+
+static void send_event(uint32_t magic, uint32_t type, uint64_t gpa, size_t cut)
+{
+	const struct abi_event event = {.magic = magic, .type = type, .gpa = gpa, .bytes = 4096};
+	struct iovec iov = {(void *)&event, sizeof(event) - cut};
+
+	assert_int_equal(socket_send(other, &iov, 1, NULL, 0), 0);
+}
+
+static void *events_then_answer(void *arg)
+{
+	struct request r;
+
+	send_event(ABI_EVENT_MAGIC, ABI_EVENT_PAGE_WANTED, 0x1000, 0);
+	if (!receive(&r))
+		return NULL;
+	send_event(ABI_EVENT_MAGIC, ABI_EVENT_PAGE_WANTED, 0x2000, 0);
+	send_event(ABI_EVENT_MAGIC, ABI_EVENT_PAGE_WANTED, 0x3000, 0);
+	send_answer(r.head.seq, ABI_ST_OK, INFO_SIZE, 0x5a);
+	return NULL;
+}
+
+/* They come in order, between answers, and are none. */
+static void test_events(void **unused)
+{
+	struct abi_info_ret info = {0};
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, events_then_answer, NULL), 0);
+	assert_int_equal(conn_call(conn, ABI_CALL_INFO, NULL, &info, NULL, 0), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(info.incarnation, 0x5a5a5a5a5a5a5a5aull);
+	assert_int_equal(__atomic_load_n(&events, __ATOMIC_SEQ_CST), 3);
+	for (uint64_t i = 0; i < 3; i++)
+		assert_int_equal(wanted[i], (i + 1) * 0x1000);
+	assert_false(conn_is_dead(conn));
+}
+
+static void check_no_event(uint32_t magic, uint32_t type, size_t cut)
+{
+	send_event(magic, type, 0x1000, cut);
+	assert_true(is_dead_to_poll());
+	assert_int_equal(__atomic_load_n(&events, __ATOMIC_SEQ_CST), 0);
+}
+
+static void test_event_that_is_refused(void **unused)
+{
+	check_no_event(ABI_EVENT_MAGIC, 0, 0);
+}
+
+static void test_event_of_another_magic(void **unused)
+{
+	check_no_event(ABI_EVENT_MAGIC ^ 1, ABI_EVENT_PAGE_WANTED, 0);
+}
+
+static void test_event_that_is_cut(void **unused)
+{
+	check_no_event(ABI_EVENT_MAGIC, ABI_EVENT_PAGE_WANTED, 8);
+}
+
 /* ---- hello ---- */
 
 static void test_hello_in_vain(void **unused)
@@ -377,6 +451,10 @@ int main(void)
 		TEST(test_answer_to_nobody),
 		TEST(test_end_before_a_call),
 		TEST(test_end_during_a_call),
+		TEST(test_events),
+		TEST(test_event_that_is_refused),
+		TEST(test_event_of_another_magic),
+		TEST(test_event_that_is_cut),
 		TEST(test_hello_in_vain),
 		TEST(test_hello_other_version),
 		TEST(test_concurrent_callers),
