@@ -15,6 +15,7 @@ int cmd_run(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_memory(int argc, char **argv);
+int cmd_page_out(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_capabilities(int argc, char **argv);
 int cmd_version(int argc, char **argv);

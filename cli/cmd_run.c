@@ -19,10 +19,12 @@
 
 struct run_options {
 	struct machine_config config;
-	uint64_t memory_bytes;    /* 0: not given */
-	unsigned int vcpus;       /* 0: not given */
-	const char *workload;     /* NULL: the tour */
-	const char *timeline;     /* NULL: none */
+	uint64_t memory_bytes;  /* 0: not given */
+	unsigned int vcpus;     /* 0: not given */
+	const char *workload;   /* NULL: the tour */
+	const char *timeline;   /* NULL: none */
+	const char *page_store; /* NULL: none */
+	struct lethe_page_store *store;
 	struct linux_config boot; /* kernel NULL: no kernel */
 };
 
@@ -63,7 +65,8 @@ static const struct argp_option run_argp_options[] = {
 	{"kernel", KEY_KERNEL, "FILE", 0, "Boot this bzImage or ELF vmlinux; Ctrl-a x quits", 0},
 	{"initrd", KEY_INITRD, "FILE", 0, "The kernel's initial RAM disk", 0},
 	{"cmdline", KEY_CMDLINE, "STRING", 0, "The kernel's command line, else console=ttyS0", 0},
-	{"page-store", KEY_PAGE_STORE, "URL", OPTION_HIDDEN, NULL, 0},
+	{"page-store", KEY_PAGE_STORE, "URL", 0,
+		"Where private memory may be paged out to, encrypted: a path, or file:PATH", 0},
 	{"wait-destroyed", KEY_WAIT_DESTROYED, NULL, 0,
 		"End only when all memory of the guest is destroyed", 0},
 	{"verbose", KEY_VERBOSE, NULL, 0, "Say more on standard error; twice: still more", 0},
@@ -193,8 +196,8 @@ static bool take_run_option(int key, const char *arg, void *input)
 		options->boot.cmdline = arg;
 		return true;
 	case KEY_PAGE_STORE:
-		log_error("--page-store: this version does not page out (leave the option away)");
-		return false;
+		options->page_store = arg;
+		return true;
 	}
 	return false;
 }
@@ -252,6 +255,30 @@ static bool load_program(struct run_options *options, struct program *ret)
 		return false;
 	}
 	return true;
+}
+
+/* Opens the page store, if one is wanted, before anything starts. */
+static bool open_page_store(struct run_options *options)
+{
+	int err;
+
+	if (!options->page_store)
+		return true;
+	err = lethe_page_store_file(options->page_store, &options->store);
+	if (err)
+		log_error("--page-store: %s (%s)", lethe_error(),
+			err == -EBUSY    ? "give each VM its own"
+			: err == -EEXIST ? "name a new file"
+					 : "name a file that can be made, as PATH or file:PATH");
+	options->config.page_store = &options->store;
+	return err == 0;
+}
+
+/* Closes it if no VM has taken it over. */
+static void close_page_store(struct run_options *options)
+{
+	if (options->store)
+		options->store->close(options->store);
 }
 
 /* From here on the signals that end a run are read from the descriptor returned. */
@@ -315,14 +342,20 @@ int cmd_run(int argc, char **argv)
 		return status;
 	if (!load_program(&options, &program))
 		return CLI_USAGE;
+	if (!open_page_store(&options)) {
+		program_free(&program);
+		return CLI_USAGE;
+	}
 	err = timeline_open(options.timeline, &timeline);
 	if (err) {
 		log_error("%s: %s (name another --timeline file)",
 			options.timeline ? options.timeline : "timeline", strerror(-err));
+		close_page_store(&options);
 		program_free(&program);
 		return CLI_USAGE;
 	}
 	status = run(&options, &program, timeline);
+	close_page_store(&options);
 	linux_free(options.config.linux_guest);
 	status = end_timeline(timeline, options.timeline, status);
 	program_free(&program);

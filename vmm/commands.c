@@ -10,6 +10,9 @@
 
 #include "vmm/machine_state.h"
 
+/* Bytes of one request: what others wait for, and the end of the VM, is bounded. */
+#define PAGE_OUT_MAX ((uint64_t)16 << 20)
+
 static json_t *refused(int err, const struct refusal *why)
 {
 	return control_error(err, why->why, why->todo);
@@ -110,16 +113,55 @@ static json_t *memory_list_command(struct machine *machine, const json_t *reques
 		json_pack("{s:s, s:o}", "name", lethe_vm_name(machine->vm), "slots", slots));
 }
 
+/* What a failed page-out means; other errors speak for themselves. */
+static const struct {
+	int err;
+	const char *why, *todo;
+} page_out_failures[] = {
+	{-ENODEV, "it has no page store", "run it with --page-store"},
+	{-EPROTO, "it is not secure, and only private memory is paged out", "let it turn secure"},
+	{-EOPNOTSUPP, "its executor cannot page out here", "see lethe capabilities"},
+	{-ENOSPC, "its page store is full", "make room there"},
+	{-EAGAIN, "a conversion is in the way", "try again"},
+};
+
+static json_t *page_out_failed(int err)
+{
+	for (size_t i = 0; i < sizeof(page_out_failures) / sizeof(page_out_failures[0]); i++) {
+		if (page_out_failures[i].err == err)
+			return control_error(
+				err, page_out_failures[i].why, page_out_failures[i].todo);
+	}
+	return control_error(err, lethe_error(), "look at the page store");
+}
+
+static json_t *page_out_command(struct machine *machine, const json_t *request)
+{
+	uint64_t bytes, done;
+	int err;
+
+	if (!get_number(request, "bytes", &bytes) || bytes == 0)
+		return malformed("give bytes");
+	if (bytes > PAGE_OUT_MAX)
+		bytes = PAGE_OUT_MAX;
+	err = lethe_page_out_cold(machine->vm, bytes, &done);
+	if (err)
+		return page_out_failed(err);
+	return control_result(json_pack("{s:I}", "bytes", (json_int_t)done));
+}
+
 #define FIELDS_MAX 2
 
 static const struct {
 	const char *name;
 	const char *fields[FIELDS_MAX]; /* that a request may have beside `command` */
+	bool locks_life;                /* is performed with machine->life held */
 	json_t *(*perform)(struct machine *machine, const json_t *request);
 } commands[] = {
-	{"memory-add", {"bytes", "gpa"}, memory_add_command},
-	{"memory-remove", {"slot", "gpa"}, memory_remove_command},
-	{"memory-list", {NULL}, memory_list_command},
+	{"memory-add", {"bytes", "gpa"}, true, memory_add_command},
+	{"memory-remove", {"slot", "gpa"}, true, memory_remove_command},
+	{"memory-list", {NULL}, true, memory_list_command},
+	{"page-out", {"bytes"}, false, page_out_command},
 };
 
 static bool is_one_of(const char *key, const char *const *fields)
@@ -156,10 +198,12 @@ json_t *commands_perform(void *ctx, const json_t *request)
 			continue;
 		if (!has_only(request, commands[i].fields))
 			return malformed("leave unknown fields away");
-		/* Not while a reboot exchanges all memory. */
-		pthread_mutex_lock(&machine->life);
+		/* Not while a reboot exchanges all memory; nor may that wait for a store. */
+		if (commands[i].locks_life)
+			pthread_mutex_lock(&machine->life);
 		answer = commands[i].perform(machine, request);
-		pthread_mutex_unlock(&machine->life);
+		if (commands[i].locks_life)
+			pthread_mutex_unlock(&machine->life);
 		return answer;
 	}
 	return control_error(-ENOTTY, "it knows no such command", "use the lethe that runs it");

@@ -16,6 +16,7 @@
 #include "vmm/linux.h"
 #include "vmm/machine_state.h"
 #include "vmm/notify.h"
+#include "vmm/page_store.h"
 
 /* How long the kernel may take to tell how a process ended whose end was noticed. */
 #define DEATH_WAIT_MS 2000
@@ -160,6 +161,25 @@ static int allocate(
 	return 0;
 }
 
+static int attach_page_store(struct machine *machine)
+{
+	struct lethe_page_store **from = machine->config.page_store, *store;
+	int err;
+
+	if (!from || !*from)
+		return 0;
+	err = page_store_recorded(*from, machine->timeline, &store);
+	if (!err) {
+		*from = NULL;
+		err = lethe_vm_set_page_store(machine->vm, store);
+		if (err)
+			store->close(store);
+	}
+	if (err)
+		log_error("cannot use the page store: %s (%s)", strerror(-err), advice(err));
+	return err;
+}
+
 /* While this process may still write to a runtime directory of root's. */
 static int make_control(struct machine *machine)
 {
@@ -189,6 +209,8 @@ int machine_new(
 		if (err)
 			log_error("%s: %s (%s)", what, lethe_error(), advice(err));
 	}
+	if (!err)
+		err = attach_page_store(machine);
 	if (!err)
 		err = make_control(machine);
 	if (err) {

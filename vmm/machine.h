@@ -41,7 +41,9 @@ struct machine_config {
 	bool lazy_off;
 	bool wipe_off;
 	bool discard_eager;
-	FILE *console;          /* where the guest prints; NULL: nowhere */
+	struct lethe_page_store **page_store; /* NULL: none; *page_store becomes NULL when
+					       * the VM has taken it over */
+	FILE *console;                        /* where the guest prints; NULL: nowhere */
 	bool see_it_out;        /* wait until all memory is destroyed before the run ends */
 	bool poweroff_destroys; /* the old way: memory goes first, then the VM */
 };

@@ -18,6 +18,12 @@ struct entry {
 	json_t *fields;
 };
 
+/* Pages that went one way, and are not an event yet. */
+struct paging {
+	uint64_t bytes;
+	uint64_t first_ns, last_ns;
+};
+
 struct timeline {
 	int fd; /* -1: events go nowhere */
 	uint64_t start_ns;
@@ -26,6 +32,7 @@ struct timeline {
 	struct entry *entries;                    /* Guarded by lock. */
 	size_t count, room;                       /* Guarded by lock. */
 	uint64_t counter[TIMELINE_COUNTER_COUNT]; /* Guarded by lock. */
+	struct paging paging[2];                  /* in, out; guarded by lock. */
 };
 
 int timeline_open(const char *path, struct timeline **ret)
@@ -157,6 +164,34 @@ bool timeline_wants_conversions(struct timeline *timeline)
 	return wants;
 }
 
+static void flush_paging_locked(struct timeline *timeline, bool out)
+{
+	struct paging *paging = &timeline->paging[out];
+
+	if (paging->bytes && timeline->fd >= 0)
+		add_entry_locked(timeline, paging->last_ns, out ? "page-out" : "page-in",
+			json_pack("{s:I, s:I}", "bytes", (json_int_t)paging->bytes, "duration_ns",
+				(json_int_t)(paging->last_ns - paging->first_ns)));
+	*paging = (struct paging){0};
+}
+
+void timeline_paging(struct timeline *timeline, uint64_t bytes, bool out)
+{
+	struct paging *paging = &timeline->paging[out];
+	uint64_t now;
+
+	pthread_mutex_lock(&timeline->lock);
+	now = clock_ns();
+	if (now - paging->first_ns >= TIMELINE_PAGING_NS)
+		flush_paging_locked(timeline, out);
+	if (paging->bytes == 0)
+		paging->first_ns = now;
+	paging->last_ns = now;
+	paging->bytes += bytes;
+	timeline->counter[out ? TIMELINE_paged_out_bytes : TIMELINE_paged_in_bytes] += bytes;
+	pthread_mutex_unlock(&timeline->lock);
+}
+
 void timeline_count(struct timeline *timeline, enum timeline_counter counter, uint64_t add)
 {
 	pthread_mutex_lock(&timeline->lock);
@@ -214,6 +249,8 @@ static char *document_text(struct timeline *timeline)
 	char *text;
 
 	pthread_mutex_lock(&timeline->lock);
+	flush_paging_locked(timeline, true);
+	flush_paging_locked(timeline, false);
 	document = json_pack("{s:i, s:o, s:o, s:o}", "schema", 1, "vm", vm, "events",
 		events_json(timeline), "counters", counters_json(timeline));
 	pthread_mutex_unlock(&timeline->lock);

@@ -5,7 +5,8 @@
  * Events come from several threads.  An event's t_ns is when it was over, on a clock
  * that starts with the timeline; where it took long, duration_ns says how long, so it
  * began at t_ns - duration_ns.  Counters are exact; of share and unshare events, which a
- * guest can make in millions, only the first TIMELINE_CONVERSIONS_MAX each are kept.
+ * guest can make in millions, only the first TIMELINE_CONVERSIONS_MAX each are kept, and
+ * of page-out and page-in one event stands for what came within TIMELINE_PAGING_NS.
  */
 #ifndef VMM_TIMELINE_H
 #define VMM_TIMELINE_H
@@ -15,6 +16,7 @@
 
 #define TIMELINE_CONVERSIONS_MAX 1000
 #define TIMELINE_EVENTS_MAX      100000
+#define TIMELINE_PAGING_NS       100000000
 
 struct timeline;
 
@@ -30,6 +32,8 @@ struct timeline;
 	X(dma_bytes)         \
 	X(dma_refused)       \
 	X(released_bytes)    \
+	X(paged_out_bytes)   \
+	X(paged_in_bytes)    \
 	X(reboots)           \
 	X(eager_reboots)     \
 	X(destroyed_bytes)   \
@@ -67,6 +71,9 @@ void timeline_conversion(struct timeline *timeline, uint64_t gpa, uint64_t bytes
 
 /* Whether one more conversion would be an event in the file. */
 bool timeline_wants_conversions(struct timeline *timeline);
+
+/* Records that @bytes went to the page store (@out) or came from it, and counts them. */
+void timeline_paging(struct timeline *timeline, uint64_t bytes, bool out);
 
 void timeline_count(struct timeline *timeline, enum timeline_counter counter, uint64_t add);
 

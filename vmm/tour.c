@@ -100,6 +100,7 @@ static struct machine_config old_config(
 		old.name = name;
 	}
 	old.program = program;
+	old.page_store = NULL;
 	old.console = NULL;
 	old.lazy_off = true;
 	old.discard_eager = true;

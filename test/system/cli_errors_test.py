@@ -86,7 +86,23 @@ BAD_USAGE = [
     (["run", "--kernel", "/etc/passwd", "--initrd", "/nowhere/at/all"], "/nowhere/at/all"),
     (["run", "--initrd", "/etc/passwd"], "--kernel"),
     (["run", "--cmdline", "quiet"], "--kernel"),
-    (["run", "--page-store", "file:/tmp/x"], "--page-store"),
+    (["run", "--page-store"], "--page-store"),
+    (["run", "--page-store", ""], "not a file"),
+    (["run", "--page-store", "file:"], "not a file"),
+    (["run", "--page-store", "https://example.org/x"], "not a file"),
+    (["run", "--page-store", "/nowhere/at/all"], "/nowhere/at/all"),
+    (["run", "--page-store", "file:/nowhere/at/all"], "/nowhere/at/all"),
+    (["run", "--page-store", "/"], "Is a directory"),
+    (["run", "--page-store", "/dev/null"], "no page store"),
+    (["run", "--page-store", "/etc/passwd"], "no page store"),
+    (["page-out"], "needs NAME SIZE"),
+    (["page-out", "vm"], "needs NAME SIZE"),
+    (["page-out", "vm", "0"], "not in range"),
+    (["page-out", "vm", "much"], "not a size"),
+    (["page-out", "vm", "512T"], "not in range"),
+    (["page-out", "vm", "1G", "2G"], "2G"),
+    (["page-out", ".vm", "1G"], "not a name"),
+    (["page-out", "--at", "0", "vm", "1G"], "--at"),
     (["run", "--workload", "/nowhere/at/all"], "/nowhere/at/all"),
     (["run", "--workload", "/"], "Is a directory"),
     (["run", "--timeline", "/nowhere/at/all"], "/nowhere/at/all"),
@@ -192,7 +208,8 @@ class Output(lib.Case):
         for args in (["--help"], ["help"], ["help", "run"], ["help", "memory"], ["run", "--help"], ["ps", "-h"], ["top", "--help"],
                      ["capabilities", "--help"], ["version", "--help"], ["memory", "--help"],
                      ["memory", "-h"], ["memory", "add", "--help"],
-                     ["memory", "remove", "--help"], ["memory", "list", "--help"]):
+                     ["memory", "remove", "--help"], ["memory", "list", "--help"],
+                     ["page-out", "--help"], ["help", "page-out"]):
             with self.subTest(args=args):
                 status, out, err = self.lethe(*args)
                 self.assertEqual((status, err), (0, ""))
@@ -201,7 +218,7 @@ class Output(lib.Case):
     def test_run_help_names_every_option(self):
         out = self.lethe("run", "--help")[1]
         for option in ("memory", "vcpus", "executor", "workload", "protect", "lazy", "wipe",
-                       "discard", "share", "name", "timeline", "verbose"):
+                       "discard", "share", "name", "timeline", "page-store", "verbose"):
             self.assertIn("--" + option, out)
 
     def test_version(self):

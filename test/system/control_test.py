@@ -6,6 +6,7 @@ that know no manners.
 Argument: the executor.
 """
 
+import errno
 import json
 import os
 import signal
@@ -299,6 +300,120 @@ class Refusals(Control):
                 self.assert_one_line(err)
         self.assertEqual(self.finish(vm)[0], 128 + signal.SIGTERM)
         self.assert_clean()
+
+
+# Fills memory, waits for more of it, and still has what it wrote.
+PAGED = """
+memory 64M 256M
+vcpus 2
+vcpu 1
+barrier filled
+await 128M 2M
+check 2M 8M
+vcpu 0
+write 2M 8M
+protect 2M 8M
+share 6M 64K
+barrier filled
+print filled
+await 128M 2M
+unshare 6M 64K
+check 2M 8M
+print same
+reboot
+zero 2M 8M
+poweroff
+"""
+
+
+class PageOut(Control):
+    def page_out(self, *args):
+        status, out, err = self.lethe("page-out", *args, "--json")
+        if EXECUTOR == "kvm" and "cannot page out here" in err:
+            self.skipTest(err)
+        self.assertEqual((status, err), (0, ""), args)
+        return json.loads(out)
+
+    def test_out_and_in_again(self):
+        timeline, store = self.path("timeline"), self.writable("store")
+        vm = self.run_vm(PAGED, "filled", "--timeline", timeline, "--page-store", store)
+        before = self.vms()[0]["resident_bytes"]
+        answer = self.page_out("vm", "2M")
+        self.assertEqual(
+            answer, {"schema": 1, "name": "vm", "asked_bytes": 2 << 20, "bytes": 2 << 20})
+        self.assertGreaterEqual(os.stat(store).st_blocks * 512, 2 << 20)
+        # All that is private and in use, but not what is shared.
+        rest = self.page_out("vm", "1G")["bytes"]
+        self.assertGreaterEqual(rest, (6 << 20) - (64 << 10))
+        self.assertLess(rest, 32 << 20)
+        # Two vCPUs bring it back, while clients ask for more to go.
+        clients = [self.start("page-out", "vm", "1M") for _ in range(4)]
+        self.memory("add", "vm", "2M", "--at", "128M")
+        self.wait_for_line(vm, "same")
+        for client in clients:
+            self.finish(client)
+        status, _, err = self.finish(vm)
+        self.assertEqual((status, err), (0, ""))
+        self.assertGreater(before, 8 << 20)
+        self.assertEqual(os.stat(store).st_blocks, 0)
+        self.check_timeline(timeline, (2 << 20) + rest)
+
+    def check_timeline(self, path, least):
+        document = self.timeline(path)
+        for event, counter in (("page-out", "paged_out_bytes"), ("page-in", "paged_in_bytes")):
+            moved = sum(e["bytes"] for e in document["events"] if e["event"] == event)
+            self.assertEqual(moved, document["counters"][counter])
+            self.assertGreater(moved, 6 << 20)
+        self.assertGreaterEqual(document["counters"]["paged_out_bytes"], least)
+
+    def refuse_page_out(self, mention, *args):
+        status, out, err = self.lethe("page-out", *args)
+        self.assertEqual((status, out), (1, ""), err)
+        self.assert_one_line(err)
+        self.assertIn(mention, err)
+
+    def test_refusals(self):
+        self.refuse_page_out("no VM of that name", "nobody", "1M")
+        vm = self.run_vm(WAITING, "runs")
+        self.refuse_page_out("it has no page store (run it with --page-store)", "vm", "1M")
+        for request in ({"command": "page-out"}, {"command": "page-out", "bytes": 0},
+                        {"command": "page-out", "bytes": -1},
+                        {"command": "page-out", "bytes": "1M"},
+                        {"command": "page-out", "bytes": 4096, "gpa": 0}):
+            self.assertEqual(self.ask(request)["error"]["errno"], errno.EINVAL)
+        self.end(vm)
+
+    def test_guest_that_is_not_secure(self):
+        vm = self.run_vm("memory 8M 64M\nprint runs\nawait 16M 2M\npoweroff\n", "runs",
+                         "--page-store", self.writable("store"))
+        self.refuse_page_out("it is not secure", "vm", "1M")
+        self.end(vm)
+
+    def writable(self, name):
+        """An empty file that whoever lethe becomes may keep."""
+        path = self.write(name, "")
+        os.chmod(path, 0o666)
+        return path
+
+    def test_one_store_for_one_vm(self):
+        store = self.writable("store")
+        vm = self.run_vm(WAITING, "runs", "--page-store", store)
+        status, out, err = self.run_workload("poweroff\n", "--page-store", "file:" + store)
+        self.assertEqual((status, out), (2, ""), err)
+        self.assert_one_line(err)
+        self.assertIn("give each VM its own", err)
+        self.end(vm)
+
+    def test_store_of_a_run_that_fails(self):
+        store = self.path("new")
+        for args in (["--timeline", "/nowhere/at/all"], ["--name", "vm"]):
+            vm = self.run_vm(WAITING, "runs") if "--name" in args else None
+            status, _, err = self.run_workload("poweroff\n", "--page-store", store, *args)
+            self.assertIn(status, (1, 2))
+            self.assert_one_line(err)
+            self.assertFalse(os.path.exists(store))
+            if vm:
+                self.end(vm)
 
 
 class Clients(Control):

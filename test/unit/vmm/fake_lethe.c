@@ -94,6 +94,9 @@ const char *lethe_error(void)
 void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 {
 	fake.open--;
+	if (fake.store)
+		fake.store->close(fake.store);
+	fake.store = NULL;
 	rmdir(fake.folder);
 	close(fake.death_pipe[0]);
 	if (!fake.dead)
@@ -145,6 +148,24 @@ int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa, uint64_t 
 int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
 {
 	return counted_step("slot_remove", &fake.removed);
+}
+
+int lethe_vm_set_page_store(struct lethe_vm *vm, struct lethe_page_store *store)
+{
+	int err = step("set_page_store");
+
+	if (!err)
+		fake.store = store;
+	return err;
+}
+
+int lethe_page_out_cold(struct lethe_vm *vm, uint64_t bytes, uint64_t *ret_bytes)
+{
+	int err = step("page_out_cold");
+
+	if (!err)
+		*ret_bytes = bytes;
+	return err;
 }
 
 bool lethe_vm_is_protected(const struct lethe_vm *vm)

@@ -42,7 +42,8 @@ struct fake {
 
 	bool stopped, dead;
 	bool not_protected;
-	char folder[32]; /* the VM's */
+	struct lethe_page_store *store; /* the VM's */
+	char folder[32];                /* the VM's */
 	int death_pipe[2];
 };
 

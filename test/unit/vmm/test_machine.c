@@ -319,6 +319,74 @@ static void test_commands_that_fail(void **state)
 	machine_free(served_machine);
 }
 
+static unsigned int stores_closed;
+
+static int store_put(struct lethe_page_store *store, uint64_t gpa, const void *pages, size_t count)
+{
+	return gpa == 0 ? -ENOSPC : 0;
+}
+
+static int store_get(struct lethe_page_store *store, uint64_t gpa, void *pages, size_t count)
+{
+	return gpa == 0 ? -EIO : 0;
+}
+
+static void store_close(struct lethe_page_store *store)
+{
+	stores_closed++;
+}
+
+/* What passes is counted, what fails is not, and the store is closed once. */
+static void test_page_store(void **state)
+{
+	static struct lethe_page_store store = {
+		.name = "store", .put = store_put, .get = store_get, .close = store_close};
+	struct lethe_page_store *owned = &store;
+	json_t *document, *event = NULL;
+
+	config.page_store = &owned;
+	stores_closed = 0;
+	fake_exit(0, LETHE_EXIT_POWEROFF);
+	assert_int_equal(machine_new(&config, timeline, &served_machine), 0);
+	assert_null(owned);
+	assert_int_equal(fake.store->put(fake.store, 0, NULL, 9), -ENOSPC);
+	assert_int_equal(fake.store->put(fake.store, 4096, NULL, 2), 0);
+	assert_int_equal(fake.store->put(fake.store, 8192, NULL, 1), 0);
+	assert_int_equal(fake.store->get(fake.store, 0, NULL, 9), -EIO);
+	assert_int_equal(fake.store->get(fake.store, 4096, NULL, 1), 0);
+	assert_int_equal(errno_of("{\"command\":\"page-out\",\"bytes\":4096}"), 0);
+	assert_int_equal(machine_run(served_machine, no_signals[0]), MACHINE_POWEROFF);
+	machine_free(served_machine);
+	assert_int_equal(stores_closed, 1);
+	document = read_timeline();
+	assert_true(count_events(document, "page-out", &event) >= 1);
+	assert_int_equal(json_integer_value(json_object_get(
+				 json_object_get(document, "counters"), "paged_out_bytes")),
+		3 * 4096);
+	assert_int_equal(count_events(document, "page-in", &event), 1);
+	assert_int_equal(json_integer_value(json_object_get(event, "bytes")), 4096);
+	json_decref(document);
+}
+
+static void test_page_store_that_is_refused(void **state)
+{
+	static struct lethe_page_store store = {.name = "store", .close = store_close};
+	struct lethe_page_store *owned = &store;
+
+	config.page_store = &owned;
+	stores_closed = 0;
+	fake.fail_function = "vm_new";
+	fake.fail_error = EIO;
+	assert_int_equal(machine_new(&config, timeline, &served_machine), -EIO);
+	assert_ptr_equal(owned, &store);
+	assert_int_equal(stores_closed, 0);
+	fake.fail_function = "set_page_store";
+	assert_int_equal(machine_new(&config, timeline, &served_machine), -EIO);
+	assert_null(owned);
+	assert_int_equal(stores_closed, 1);
+	assert_int_equal(lines_logged, 2);
+}
+
 /* What was added is there again after a reboot; the fake counts. */
 static void test_added_memory_stays_over_a_reboot(void **state)
 {
@@ -498,6 +566,8 @@ int main(void)
 		TEST(workload_outside_memory_is_stopped),
 		TEST(commands),
 		TEST(commands_that_fail),
+		TEST(page_store),
+		TEST(page_store_that_is_refused),
 		TEST(added_memory_stays_over_a_reboot),
 		TEST(print),
 		TEST(reboot_sets_aside),
