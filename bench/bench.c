@@ -16,6 +16,7 @@ const struct bench_question bench_questions[] = {
 	{"zap", "how long dropping every mapping takes", bench_zap},
 	{"convert", "what sharing pages for a transfer costs", bench_convert},
 	{"fault", "what one fault costs", bench_fault},
+	{"seal", "how fast pages are sealed to be paged out", bench_seal},
 	{"exit", "round trip between hypervisor and ultravisor", bench_exit},
 	{0},
 };

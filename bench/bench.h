@@ -106,6 +106,7 @@ void bench_sweep(struct bench *bench);
 void bench_zap(struct bench *bench);
 void bench_convert(struct bench *bench);
 void bench_fault(struct bench *bench);
+void bench_seal(struct bench *bench);
 void bench_exit(struct bench *bench);
 
 #endif

@@ -90,7 +90,7 @@ int cmd_bench(int argc, char **argv)
 	static const struct options_spec spec = {
 		.name = "lethe bench",
 		.doc = "Measure this machine: all questions, or the given ones of protect, reboot, "
-		       "shutdown, sweep, zap, convert, fault, exit.",
+		       "shutdown, sweep, zap, convert, fault, seal, exit.",
 		.args = "[QUESTION...]",
 		.options = argp_options,
 		.take = take,

@@ -56,6 +56,11 @@ class Bench(lib.Case):
                    {"lethe-4k", "lethe-2m", "kernel-4k", "tlb-hit", "tlb-miss"})
         self.assertEqual({row["threads"] for row in document["results"]}, {1, 2})
 
+    def test_seal(self):
+        document = self.bench("seal")[0]
+        self.check(document, "seal", {"seal", "unseal", "openssl", "openssl-pages", "guest",
+                                      "guest-half-out"})
+
     def test_zap(self):
         document = self.bench("zap")[0]
         self.check(document, "zap", {"fast", "walk", "fast-stall", "kernel"})
