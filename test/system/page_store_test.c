@@ -61,7 +61,7 @@ static void test_out_and_in(void **unused)
 	run_to("written");
 	assert_int_equal(guest_out(&guest, 2 * MIB, 8 * MIB), 2048);
 	assert_states(2 * MIB, 8 * MIB, LETHE_GFN_PAGED_OUT);
-	assert_int_equal(test_store_kept(store), 2048);
+	assert_int_equal(test_store_seen(store).kept, 2048);
 	assert_int_equal(lethe_vm_info(guest.vm, &info), 0);
 	assert_int_equal(info.paged_out_bytes, 8 * MIB);
 	/* Once more: there is nothing to do. */
@@ -72,7 +72,7 @@ static void test_out_and_in(void **unused)
 	run_to("checked");
 	assert_states(2 * MIB, 8 * MIB, LETHE_GFN_SECURE);
 	/* One after the other: it was read ahead, and not page by page. */
-	assert_in_range(store->gets, 1, 200);
+	assert_in_range(test_store_seen(store).gets, 1, 200);
 	assert_int_equal(lethe_vm_info(guest.vm, &info), 0);
 	assert_int_equal(info.paged_out_bytes, 0);
 	assert_int_equal(info.pages_out, 2048);
@@ -133,7 +133,7 @@ static void test_refusals(void **unused)
 	assert_int_equal(lethe_page_out_cold(guest.vm, 0, &pages), -EINVAL);
 	assert_int_equal(lethe_page_out_cold(guest.vm, UINT64_MAX, &pages), -EINVAL);
 	assert_int_equal(pages, 77);
-	assert_int_equal(store->puts, 0);
+	assert_int_equal(test_store_seen(store).puts, 0);
 }
 
 /* Without a store nothing goes out. */
@@ -191,8 +191,8 @@ static void test_reboot_drops_everything(void **unused)
 	guest_reboot(&guest);
 	run_to("again");
 	assert_int_equal(guest_out(&guest, 3 * MIB, MIB), 256);
-	assert_int_equal(store->drop_alls, 1);
-	assert_int_equal(test_store_kept(store), 256);
+	assert_int_equal(test_store_seen(store).drop_alls, 1);
+	assert_int_equal(test_store_seen(store).kept, 256);
 	run_to("checked");
 }
 
@@ -252,7 +252,7 @@ static void test_unreadable_for_a_while(void **unused)
 	guest_out(&guest, 2 * MIB, MIB);
 	test_store_fault(store, FAULT_GET, 2 * MIB + 5 * PAGE, 3);
 	run_to("checked");
-	assert_int_equal(store->fault, FAULT_NONE);
+	assert_int_equal(test_store_seen(store).fault, FAULT_NONE);
 }
 
 static void test_full(void **unused)
@@ -360,7 +360,7 @@ static void test_slow_put(void **unused)
 	begin_out(&out, FAULT_NONE);
 	assert_states(2 * MIB, MIB, LETHE_GFN_PAGED_OUT);
 	run_to("checked");
-	assert_int_equal(store->gets, 0);
+	assert_int_equal(test_store_seen(store).gets, 0);
 	assert_states(2 * MIB, MIB, LETHE_GFN_SECURE);
 	assert_int_equal(end_out(&out), 0);
 	assert_int_equal(out.pages, 256);
@@ -398,8 +398,8 @@ static void test_reboot_during_a_put(void **unused)
 	run_to("again");
 	assert_int_equal(end_out(&out), -EPROTO);
 	assert_int_equal(guest_out(&guest, 2 * MIB, MIB), 256);
-	assert_int_equal(store->drop_alls, 1);
-	assert_int_equal(test_store_kept(store), 256);
+	assert_int_equal(test_store_seen(store).drop_alls, 1);
+	assert_int_equal(test_store_seen(store).kept, 256);
 	run_to("checked");
 }
 

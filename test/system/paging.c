@@ -218,15 +218,20 @@ void test_store_await(struct test_store *s, unsigned int count)
 	pthread_mutex_unlock(&s->lock);
 }
 
-unsigned int test_store_kept(struct test_store *s)
+struct test_store_seen test_store_seen(struct test_store *s)
 {
-	unsigned int n = 0;
+	struct test_store_seen seen;
 
 	pthread_mutex_lock(&s->lock);
+	seen = (struct test_store_seen){.puts = s->puts,
+		.gets = s->gets,
+		.drops = s->drops,
+		.drop_alls = s->drop_alls,
+		.fault = s->fault};
 	for (size_t i = 0; i < MEMORY / PAGE; i++)
-		n += s->kept[i];
+		seen.kept += s->kept[i];
 	pthread_mutex_unlock(&s->lock);
-	return n;
+	return seen;
 }
 
 /* ---- guests ---- */
@@ -280,7 +285,10 @@ enum lethe_exit_type guest_run(struct guest *g, unsigned int vcpu)
 void guest_run_to(struct guest *g, unsigned int vcpu, const char *text)
 {
 	enum lethe_exit_type type = guest_run(g, vcpu);
+	int status;
 
+	if (type == LETHE_EXIT_CLOSED && lethe_vm_uv_status(g->vm, &status) == 0)
+		fprintf(stderr, "lethe-uv ended, status %#x\n", (unsigned int)status);
 	if (type != LETHE_EXIT_PRINT || strcmp(g->exit[vcpu].text, text) != 0)
 		fprintf(stderr, "vCPU %u: exit %d, 0x%llx, '%s', not '%s'\n", vcpu, (int)type,
 			(unsigned long long)g->exit[vcpu].gpa, g->exit[vcpu].text, text);

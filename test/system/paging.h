@@ -59,7 +59,13 @@ void test_store_gates(struct test_store *s, uint64_t at, bool get, bool put);
 /* Waits until @count calls stand at a gate. */
 void test_store_await(struct test_store *s, unsigned int count);
 
-unsigned int test_store_kept(struct test_store *s);
+/* What has happened so far. */
+struct test_store_seen {
+	unsigned int puts, gets, drops, drop_alls;
+	unsigned int kept; /* pages */
+	enum fault fault;
+};
+struct test_store_seen test_store_seen(struct test_store *s);
 
 /* ---- guests ---- */
 
