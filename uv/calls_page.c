@@ -188,7 +188,7 @@ static int seal_batch(struct batch *b, struct abi_page_out_ret *done)
 		vm->executor->range_begin(vm, b->range);
 	ret = collect(b);
 	if (ret == 0)
-		ret = seal_pages(vm->seal, b->page, b->count);
+		ret = seal_pages(vm->seal, vm->crew, b->page, b->count);
 	if (ret == 0) {
 		pthread_rwlock_wrlock(&vm->memory);
 		ret = commit_out(b, done);
@@ -305,7 +305,7 @@ static int open_batch(struct batch *b, uint64_t *ret_pages, uint64_t *ret_bad)
 {
 	struct uv_vm *vm = b->vm;
 	unsigned int bad;
-	int ret = seal_open_pages(vm->seal, b->page, b->count, &bad);
+	int ret = seal_open_pages(vm->seal, vm->crew, b->page, b->count, &bad);
 
 	if (ret < 0) {
 		*ret_bad = gfn_to_gpa(b->page[bad].gfn).v;

@@ -21,6 +21,7 @@
 #include <stddef.h>
 
 #include "base/types.h"
+#include "os/crew.h"
 #include "uv/vm.h"
 
 /* Before the sandbox closes.  0 or -EIO. */
@@ -71,16 +72,17 @@ struct seal_page {
 };
 
 /*
- * Encrypts plain to cipher and fills the records.  0; -EOVERFLOW there are no versions left;
- * -EIO.  After a failure records and ciphertexts are worthless, and nothing else has changed.
+ * Encrypts plain to cipher and fills the records, with the help of @crew.  One at a time for
+ * each @s.  0; -EOVERFLOW there are no versions left; -EIO.  After a failure records and
+ * ciphertexts are worthless, and nothing else has changed.
  */
-int seal_pages(struct seal *s, const struct seal_page *page, unsigned int count);
+int seal_pages(struct seal *s, struct crew *crew, const struct seal_page *page, unsigned int count);
 
 /*
- * Checks and decrypts cipher to plain.  0; -EBADMSG with a page that failed in *ret_bad: no
- * plain is left then.
+ * Checks and decrypts cipher to plain, likewise.  0; -EBADMSG with the number of a page that
+ * failed in *ret_bad: no plain is left then.
  */
-int seal_open_pages(
-	struct seal *s, const struct seal_page *page, unsigned int count, unsigned int *ret_bad);
+int seal_open_pages(struct seal *s, struct crew *crew, const struct seal_page *page,
+	unsigned int count, unsigned int *ret_bad);
 
 #endif
