@@ -28,6 +28,8 @@
 #include "os/meminfo.h"
 #include "os/socket.h"
 #include "uv/dispatch.h"
+#include "uv/measure.h"
+#include "uv/seal.h"
 
 #define SLOT_BYTES (8 * SIZE_2M)
 #define WORDS_MAX  68 /* more than any call has */
@@ -82,6 +84,15 @@ static void on_kick(int sig)
 {
 }
 
+/* The slot's memory holds something: a page that is taken in, sealed and brought back. */
+static void fill_slot(void)
+{
+	const uint64_t words[PAGE_SIZE / 8] = {1, 2, 3};
+
+	if (pwrite(fixed.slot, words, sizeof(words), (off_t)SIZE_2M) != (ssize_t)sizeof(words))
+		abort();
+}
+
 static void setup(void)
 {
 	struct sigaction kick = {.sa_handler = on_kick};
@@ -90,6 +101,8 @@ static void setup(void)
 	if (fixed.end != 0)
 		return;
 	sigaction(SIGUSR1, &kick, NULL);
+	if (measure_setup() < 0 || seal_setup() < 0)
+		abort();
 	fixed.pages = memfd_new("pages", ABI_PAGES_BYTES(ABI_MAX_VCPUS));
 	fixed.bulk = memfd_new("bulk", ABI_BULK_SIZE);
 	fixed.status = memfd_new("status", ABI_STATUS_PAGE);
@@ -114,10 +127,12 @@ static void take_answer(struct session *s, uint32_t call, bool *ret_seen)
 {
 	struct {
 		struct abi_answer head;
-		uint8_t result[256];
+		uint8_t result[ABI_MAX_PACKET];
 	} a;
 
 	while (recv(s->socket, &a, sizeof(a), MSG_DONTWAIT) > 0) {
+		if (a.head.magic == ABI_EVENT_MAGIC)
+			continue;
 		if (a.head.magic != ABI_MAGIC)
 			abort();
 		if (a.head.seq == s->seq) {
@@ -151,6 +166,11 @@ static void check_state(struct uv_vm *vm)
 			(m->filling.base != NULL) != (security == ABI_SEC_TRANSIENT))
 			abort();
 	}
+	if (attr_count(vm->attr, ATTR_SEALED) > 0 &&
+		(security != ABI_SEC_SECURE || vm->seal == NULL))
+		abort();
+	if (security != ABI_SEC_SECURE && vm->seal != NULL)
+		abort();
 	pthread_mutex_unlock(&vm->lock);
 }
 
@@ -198,6 +218,23 @@ static void add_slot(struct session *s)
 	call(s, ABI_CALL_SLOT_REGISTER, &args, sizeof(args), &fixed.slot, 1, true);
 }
 
+static void protect(struct session *s)
+{
+	const struct abi_page_in in = {.gpa = SIZE_2M, .bytes = SIZE_2M};
+	const struct abi_none none = {0};
+
+	call(s, ABI_CALL_INIT_START, &none, sizeof(none), NULL, 0, true);
+	call(s, ABI_CALL_PAGE_IN, &in, sizeof(in), NULL, 0, true);
+	call(s, ABI_CALL_INIT_DONE, &none, sizeof(none), NULL, 0, true);
+}
+
+static void page_out(struct session *s)
+{
+	const struct abi_page_out out = {.gpa = SIZE_2M, .bytes = PAGE_SIZE};
+
+	call(s, ABI_CALL_PAGE_OUT, &out, sizeof(out), NULL, 0, true);
+}
+
 /* A packet from the input. */
 static void random_call(struct session *s, struct input *in)
 {
@@ -205,7 +242,7 @@ static void random_call(struct session *s, struct input *in)
 		{fixed.pages, fixed.bulk, fixed.status, fixed.folder},
 		{fixed.folder, s->socket, fixed.bulk, fixed.pages},
 		{fixed.bulk, fixed.pages, fixed.folder, fixed.slot}};
-	uint32_t nr = next_byte(in) % 22;
+	uint32_t nr = next_byte(in) % 34;
 	uint8_t how = next_byte(in);
 	uint64_t words[WORDS_MAX];
 	uint32_t count = next_byte(in) % (WORDS_MAX + 1);
@@ -232,9 +269,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static struct session s;
 	struct input in = {data, data + size};
 	int pair[2];
-	uint8_t start;
+	uint8_t start, start_at;
 
 	setup();
+	fill_slot();
 	memset(&s, 0, sizeof(s));
 	memset(fixed.page, 0, ABI_STATUS_PAGE);
 	snprintf(fixed.page->name, sizeof(fixed.page->name), "no-such-folder");
@@ -242,12 +280,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	s.socket = pair[1];
 	start = next_byte(&in);
-	if (start % 4 > 0)
+	start_at = (start & 15) % 6;
+	if (start_at > 0)
 		say_hello(&s);
-	if (start % 4 > 1)
+	if (start_at > 1)
 		create(&s, start >> 4);
-	if (start % 4 > 2)
+	if (start_at > 2)
 		add_slot(&s);
+	if (start_at > 3)
+		protect(&s);
+	if (start_at > 4)
+		page_out(&s);
 	while (in.at < in.end)
 		random_call(&s, &in);
 	end(&s);

@@ -145,6 +145,28 @@ static void assert_flag(const void *base, const char *flag, bool expected)
 	assert_int_equal(found, expected);
 }
 
+/* Vacated pages are gone and read as zeros, the others stay. */
+static void test_vacate(void **state)
+{
+	const uint64_t at = SIZE_2M + 5 * PAGE_SIZE, bytes = 3 * PAGE_SIZE;
+	unsigned char vec[3];
+	struct window w;
+
+	assert_int_equal(window_private(BYTES, &w), 0);
+	fill(w.base, 0, w.bytes);
+	assert_int_equal(window_vacate(&w, at, bytes), 0);
+	assert_int_equal(mincore(w.base + at, bytes, vec), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(vec[i] & 1, 0);
+	assert_marked(w.base, 0, at, true);
+	assert_marked(w.base, at + bytes, w.bytes - at - bytes, true);
+	assert_int_equal(w.base[at], 0);
+	w.base[at] = 1;
+	assert_int_equal(window_vacate(&w, at, PAGE_SIZE), 0);
+	assert_int_equal(w.base[at], 0);
+	unmap(&w);
+}
+
 static void test_private_is_not_dumped_nor_inherited(void **state)
 {
 	struct window w;
@@ -451,6 +473,7 @@ int main(void)
 		cmocka_unit_test(test_shared_is_the_memfd),
 		cmocka_unit_test(test_overlay_and_restore_keep_the_rest),
 		cmocka_unit_test(test_restore_leaves_holes),
+		cmocka_unit_test(test_vacate),
 		cmocka_unit_test(test_discard_reads_as_zero),
 		cmocka_unit_test(test_next_resident),
 		cmocka_unit_test(test_wipe),

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Steps of paging and moving that fail inside lethe-uv: the call says so, nothing has
+ * changed, and the same call succeeds afterwards.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "test/system/uv_store.h"
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static uint32_t coldest(struct uvc *c, struct abi_coldest_ret *ret)
+{
+	const struct abi_coldest args = {.bytes = MIB};
+
+	return uvc_call(c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, ret, sizeof(*ret));
+}
+
+static uint32_t move(struct uvc *c, uint32_t id, uint64_t gpa)
+{
+	const struct abi_slot_move args = {.id = id, .gpa = gpa};
+
+	return uvc_call(c, ABI_CALL_SLOT_MOVE, &args, sizeof(args), NULL, 0, NULL, 0);
+}
+
+static void begin_failing(struct uvc *c, const char *failpoint, const char *text)
+{
+	setenv("LETHE_FAILPOINT", failpoint, 1);
+	uvc_spawn(c);
+	unsetenv("LETHE_FAILPOINT");
+	assert_int_equal(uvc_hello(c), ABI_ST_OK);
+	assert_int_equal(uvc_create(c, 1, 0), ABI_ST_OK);
+	assert_int_equal(uvc_slot_add(c, 0, 0, MEMORY), ABI_ST_OK);
+	uvc_load(c, text);
+}
+
+static void run_to_print(struct uvc *c)
+{
+	struct abi_vcpu_page page;
+
+	uvc_protect(c, LOW);
+	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_run_until(c, ABI_EXIT_PRINT, &page);
+}
+
+static void test_page_out_fails(void **state)
+{
+	static const char *const failpoints[] = {
+		"uv-seal-key", "uv-seal-table", "uv-seal", "window-vacate"};
+
+	for (size_t i = 0; i < COUNT(failpoints); i++) {
+		struct store *s = store_new();
+		struct uvc c;
+
+		print_message("%s\n", failpoints[i]);
+		begin_failing(&c, failpoints[i], "write 2M 64K\nprint a\ncheck 2M 64K\npoweroff\n");
+		run_to_print(&c);
+		assert_int_equal(uvc_page_out(&c, 2 * MIB, 64 * KIB, NULL), ABI_ST_NO_MEMORY);
+		assert_int_equal(uvc_info(&c).sealed_pages, 0);
+		assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 16);
+		store_finish(&c, s);
+	}
+}
+
+/* The second of two runs cannot go: the first is out, and the answer says so. */
+static void test_page_out_fails_half_way(void **state)
+{
+	struct store *s = store_new();
+	struct uvc c;
+
+	begin_failing(&c, "window-vacate:2",
+		"write 2M 64K\nshare 2080K 4K\nprint a\ncheck 2M 64K\npoweroff\n");
+	run_to_print(&c);
+	assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 8);
+	assert_int_equal(uvc_info(&c).sealed_pages, 8);
+	assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 7);
+	store_finish(&c, s);
+}
+
+static void test_page_in_fails(void **state)
+{
+	struct store *s = store_new();
+	uint64_t pages;
+	struct uvc c;
+
+	/* The first private window is the slot's, the second is where pages are decrypted. */
+	begin_failing(&c, "window-private:2", "write 2M 64K\nprint a\ncheck 2M 64K\npoweroff\n");
+	run_to_print(&c);
+	assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 16);
+	assert_int_equal(store_in(&c, s, 2 * MIB, 64 * KIB, NULL), ABI_ST_NO_MEMORY);
+	assert_int_equal(uvc_info(&c).sealed_pages, 16);
+	assert_int_equal(store_in(&c, s, 2 * MIB, 64 * KIB, &pages), ABI_ST_OK);
+	assert_int_equal(pages, 16);
+	store_finish(&c, s);
+}
+
+static void test_coldest_fails(void **state)
+{
+	struct abi_coldest_ret ret;
+	struct uvc c;
+
+	begin_failing(&c, "uv-coldest", "write 2M 1M\nprint a\n");
+	run_to_print(&c);
+	assert_int_equal(coldest(&c, &ret), ABI_ST_NO_MEMORY);
+	assert_int_equal(coldest(&c, &ret), ABI_ST_OK);
+	assert_true(ret.count > 0);
+	uvc_end(&c);
+}
+
+static void test_move_fails(void **state)
+{
+	static const char *const failpoints[] = {"uv-dying:2", "window-private:3"};
+
+	for (size_t i = 0; i < COUNT(failpoints); i++) {
+		struct abi_vcpu_page page;
+		struct uvc c;
+
+		print_message("%s\n", failpoints[i]);
+		begin_failing(&c, failpoints[i],
+			"release 16M 1M\nprint a\nwrite 12M 4K\ncheck 12M 4K\npoweroff\n");
+		assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
+		run_to_print(&c);
+		assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_NO_MEMORY);
+		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 16 * MIB, PAGE), ABI_ST_DENIED);
+		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 12 * MIB, PAGE), ABI_ST_NOT_FOUND);
+		assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_OK);
+		uvc_reply(&c, 0, ABI_ST_OK);
+		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
+		uvc_end(&c);
+	}
+}
+
+int main(void)
+{
+#ifndef LETHE_FAILPOINTS
+	fprintf(stderr, "skipped: built without -Dfailpoints=true\n");
+	return 77;
+#endif
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_page_out_fails),
+		cmocka_unit_test(test_page_out_fails_half_way),
+		cmocka_unit_test(test_page_in_fails),
+		cmocka_unit_test(test_coldest_fails),
+		cmocka_unit_test(test_move_fails),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
