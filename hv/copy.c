@@ -33,7 +33,7 @@ static bool is_listed(const struct abi_share_page *list, uint64_t at, size_t byt
 /* The list is what it was when its generation was @seen, and so is what it lists. */
 static bool is_still(const struct abi_share_page *list, uint32_t seen)
 {
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	memory_barrier();
 	return __atomic_load_n(&list->generation, __ATOMIC_RELAXED) == seen;
 }
 

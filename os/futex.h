@@ -37,4 +37,14 @@ static inline void cpu_relax(void)
 #endif
 }
 
+/* A full barrier, which ThreadSanitizer need not understand: it is between processes. */
+static inline void memory_barrier(void)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("lock; orl $0, (%%rsp)" : : : "memory", "cc");
+#else
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
 #endif

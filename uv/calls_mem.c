@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "uv/convert.h"
 #include "uv/dispatch.h"
+#include "uv/share_auto.h"
 
 /* 0 if all of the range is memory and shared (or nothing is protected).  Holds vm->lock. */
 static int check(const struct uv_vm *vm, const struct abi_mem *a)
@@ -51,6 +52,8 @@ static int copy(struct uv_vm *vm, const struct abi_mem *a, bool to_guest)
 			memcpy(vm->bulk + done, p, n);
 		done += ret == 0 ? n : 0;
 	}
+	if (ret == 0)
+		share_auto_used(vm->share_auto, gpa(a->gpa), a->bytes);
 	pthread_rwlock_unlock(&vm->memory);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;

@@ -11,6 +11,7 @@
 #include "uv/dispatch.h"
 #include "uv/executor.h"
 #include "uv/seal.h"
+#include "uv/share_auto.h"
 #include "uv/share_list.h"
 #include "uv/slot.h"
 #include "uv/sweeper.h"
@@ -67,6 +68,7 @@ void dying_take_all(struct uv_vm *vm, struct dying *d)
 		d->remains = vm->executor->retire(vm);
 	pthread_rwlock_wrlock(&vm->memory);
 	share_list_remove(vm, (struct gfn_range){gfn(0), GFN_END});
+	share_auto_forget(vm->share_auto);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
 		if (vm->slots.slot[i].used)
 			slot_take(vm, i, d);

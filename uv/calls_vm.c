@@ -126,6 +126,8 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->policy_shared_bytes = vm->shares.policy_shared_bytes;
 	info->policy_unshares = vm->shares.policy_unshares;
 	info->policy_unshared_bytes = vm->shares.policy_unshared_bytes;
+	info->auto_maps = vm->shares.auto_maps;
+	info->auto_unmaps = vm->shares.auto_unmaps;
 	info->mapped_pages = attr_count(vm->attr, ATTR_MAPPED);
 	pthread_mutex_unlock(&vm->lock);
 	info->stale_bytes = stale_bytes(vm);

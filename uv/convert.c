@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "uv/guestcall.h"
 #include "uv/pager.h"
+#include "uv/share_auto.h"
 #include "uv/share_map.h"
 #include "uv/status.h"
 #include "uv/sweeper.h"
@@ -36,10 +37,14 @@ static bool is_converted(const struct uv_vm *vm, struct gfn_range r, bool to_sha
 /* private or shared => the other, for all of @r.  Caller holds vm->lock. */
 static int commit(struct uv_vm *vm, struct gfn_range r, bool to_shared)
 {
-	if (!to_shared)
-		return share_change(vm, r, ATTR_PRIVATE);
-	return share_change(
-		vm, r, (vm->flags & ABI_VM_SHARE_MAPPED) != 0 ? ATTR_MAPPED : ATTR_COPIED);
+	enum page_attr shared = (vm->flags & ABI_VM_SHARE_MAPPED) != 0 ? ATTR_MAPPED : ATTR_COPIED;
+	int ret = share_change(vm, r, to_shared ? shared : ATTR_PRIVATE);
+
+	if (ret == 0 && to_shared)
+		share_auto_shared(vm->share_auto, r);
+	else if (ret == 0)
+		share_auto_unshared(vm->share_auto, r);
+	return ret;
 }
 
 /* Pages of @r that are not shared yet. */

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "os/futex.h"
+#include "uv/share_auto.h"
 #include "uv/status.h"
 
 /* A request in private memory. */
@@ -85,6 +86,7 @@ static int perform(struct uv_vcpu *v)
 	ret = check(vm, &q);
 	for (uint32_t i = 0; i < q.count && ret == 0; i++) {
 		copy_segment(vm, &q.segment[i], data);
+		share_auto_used(vm->share_auto, gpa(q.segment[i].gpa), q.segment[i].bytes);
 		data += q.segment[i].bytes;
 	}
 	pthread_rwlock_unlock(&vm->memory);

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "uv/share_list.h"
 
-#include <string.h>
+#include "os/futex.h"
 
 /*
  * The generation is odd while the list changes, and nothing that comes after is done before
- * it is: the other side's barrier is in hv/direct.c.
+ * it is: the other side's barrier is in hv/copy.c.
  */
 static void begin_change(struct uv_vm *vm)
 {
 	vm->mapped.generation++;
 	__atomic_store_n(&vm->mapped_shown->generation, vm->mapped.generation, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	memory_barrier();
 }
 
 static void end_change(struct uv_vm *vm)

@@ -10,6 +10,7 @@
 #include "uv/share_list.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
+#include "uv/vcpu.h"
 
 /* Pages of one attribute in one slot. */
 struct part {
@@ -154,16 +155,41 @@ static void discard(struct uv_vm *vm, struct gfn_range r)
 	}
 }
 
+uint64_t share_resident(struct uv_vm *vm, struct gfn_range r)
+{
+	uint64_t total = 0;
+
+	for (uint64_t at = r.start.v; at < range_end(r);) {
+		struct part p = part_at(vm, at, range_end(r));
+		uint64_t from = p.offset, end = from + range_bytes(p.range), n;
+
+		while (window_next_resident(&p.m->window, from, end, &from, &n) == 0) {
+			total += n;
+			from += n;
+		}
+		at = range_end(p.range);
+	}
+	return total;
+}
+
+/*
+ * An executor that cannot keep vCPUs off a range keeps them out of guest code: what one
+ * writes while its page is copied would be lost.
+ */
 void share_range_begin(struct uv_vm *vm, struct gfn_range r)
 {
 	if (vm->executor->range_begin != NULL)
 		vm->executor->range_begin(vm, r);
+	else
+		vcpus_pause(vm);
 }
 
 void share_range_end(struct uv_vm *vm, struct gfn_range r)
 {
 	if (vm->executor->range_end != NULL)
 		vm->executor->range_end(vm, r);
+	else
+		vcpus_resume(vm);
 }
 
 int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to)

@@ -18,6 +18,9 @@
  */
 int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to);
 
+/* How much of @r, which is memory, is resident in private windows.  Caller holds vm->lock. */
+uint64_t share_resident(struct uv_vm *vm, struct gfn_range r);
+
 /* No vCPU touches @r between the two.  Caller holds vm->lock, not vm->memory. */
 void share_range_begin(struct uv_vm *vm, struct gfn_range r);
 void share_range_end(struct uv_vm *vm, struct gfn_range r);

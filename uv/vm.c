@@ -19,6 +19,7 @@
 #include "uv/executor.h"
 #include "uv/publish.h"
 #include "uv/seal.h"
+#include "uv/share_auto.h"
 #include "uv/slot.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
@@ -151,9 +152,14 @@ static int start_threads(struct uv_vm *vm)
 	ret = sweeper_new(vm, &vm->sweeper);
 	if (ret < 0)
 		goto no_sweeper;
-	ret = vcpus_create(vm);
+	if ((vm->flags & ABI_VM_SHARE_AUTO) != 0)
+		ret = share_auto_new(vm, &vm->share_auto);
+	if (ret == 0)
+		ret = vcpus_create(vm);
 	if (ret == 0)
 		return 0;
+	share_auto_free(vm->share_auto);
+	vm->share_auto = NULL;
 	sweeper_free(vm->sweeper);
 no_sweeper:
 	crew_free(vm->crew);
@@ -239,6 +245,8 @@ void uv_vm_finish(struct uv_vm *vm)
 		return;
 	vcpus_stop(vm, NULL);
 	vcpus_destroy(vm);
+	share_auto_free(vm->share_auto);
+	vm->share_auto = NULL;
 	pthread_mutex_lock(&vm->lock);
 	d = dying_new(vm->incarnation);
 	if (d != NULL)

@@ -106,6 +106,7 @@ struct uv_vm {
 	struct share_counters {   /* guarded by lock */
 		uint64_t policy_shares, policy_shared_bytes;
 		uint64_t policy_unshares, policy_unshared_bytes;
+		uint64_t auto_maps, auto_unmaps;
 	} shares;
 	struct incarnation_queue dying;
 	uint64_t quarantined_bytes;
@@ -163,8 +164,9 @@ struct uv_vm {
 	int status_fd;
 	_Atomic bool status_changed; /* since it was written to the file */
 	struct sweeper *sweeper;
-	struct crew *crew; /* for work of the main thread that can be cut into pieces */
-	int folder;        /* of the runtime directory; removed at the end */
+	struct share_auto *share_auto; /* NULL unless ABI_VM_SHARE_AUTO */
+	struct crew *crew;             /* for work of the main thread that can be cut into pieces */
+	int folder;                    /* of the runtime directory; removed at the end */
 	char name[ABI_NAME_MAX + 1];
 	int statm;              /* /proc/self/statm, opened before the sandbox closes */
 	uint64_t own_bytes;     /* resident without any guest memory */

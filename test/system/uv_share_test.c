@@ -56,6 +56,11 @@ static void assert_filled(const uint8_t *at, uint64_t gpa, uint64_t bytes, uint6
 	}
 }
 
+static const struct abi_share_page *shown(const struct uvc *c)
+{
+	return (const void *)((uint8_t *)c->pages + ABI_SHARE_OFFSET(c->vcpus));
+}
+
 /* ---- the policy ---- */
 
 static uint32_t set_policy(struct uvc *c, const struct abi_policy *p)
@@ -350,6 +355,100 @@ static void test_adjoining_slots(void **state)
 		check_adjoining(ways[i]);
 }
 
+/* ---- auto ---- */
+
+/* Copies all of [gpa, gpa + bytes) for the hypervisor once, and checks it. */
+static void use(struct uvc *c, uint64_t gpa, uint64_t bytes, uint64_t seed)
+{
+	for (uint64_t at = gpa; at < gpa + bytes; at += MIB) {
+		assert_int_equal(uvc_mem(c, ABI_CALL_MEM_READ, at, (uint32_t)MIB), ABI_ST_OK);
+		assert_filled(c->bulk, at, MIB, seed);
+	}
+}
+
+/* Uses the range until the ultravisor has mapped it @maps times in all. */
+static void use_until_mapped(struct uvc *c, uint64_t gpa, uint64_t bytes, uint64_t maps)
+{
+	const uint64_t pages = bytes / PAGE;
+
+	while (uvc_info(c).auto_maps < maps || uvc_info(c).mapped_pages < pages)
+		use(c, gpa, bytes, 3);
+	assert_int_equal(uvc_info(c).mapped_pages, pages);
+	/* The list that the hypervisor is shown says so. */
+	assert_int_equal(shown(c)->count, 1);
+	assert_int_equal(shown(c)->range[0].gpa, gpa);
+	assert_int_equal(shown(c)->range[0].bytes, bytes);
+	assert_filled(c->slot[0].base + gpa, gpa, bytes, 3);
+}
+
+/*
+ * What is used much is mapped, with its content; what flips then is copied again, and needs
+ * to be used the more before it is mapped the next time.
+ */
+static void test_auto(void **state)
+{
+	const struct abi_policy all = {
+		.max_shared_bytes = UINT64_MAX, .count = 1, .range = {{0, TOP}}};
+	uint32_t generation;
+	struct uvc c;
+
+	uvc_begin(&c, 1, ABI_VM_SHARE_AUTO, MEMORY);
+	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
+	run(&c, "write 2M 2M 3\n"
+		"write 5M 128K 3\n"
+		"share 2M 2M\n"
+		"share 5M 128K\n" /* too small for it */
+		"print shared\n"
+		"check 2M 2M 3\n"
+		"unshare 2M 2M\n"
+		"check 2M 2M 3\n"
+		"print private\n"
+		"share 2M 2M\n"
+		"print again\n"
+		"unshare 3M 4K\n"
+		"share 3M 4K\n"
+		"unshare 3M 4K\n" /* copied, though in a mapped range: counts all the same */
+		"share 3M 4K\n"
+		"unshare 3080K 4K\n"
+		"unshare 3080K 4K\n" /* was so: counts not */
+		"unshare 3096K 4K\n"
+		"check 2M 2M 3\n"
+		"print flipped\n"
+		"unshare 2M 2M\n"
+		"check 2M 2M 3\n"
+		"print end\n"
+		"poweroff\n");
+	expect_print(&c, "shared");
+	for (int i = 0; i < 64; i++)
+		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 5 * MIB, 128 * KIB), ABI_ST_OK);
+	assert_int_equal(shown(&c)->count, 0);
+	use_until_mapped(&c, 2 * MIB, 2 * MIB, 1);
+	generation = shown(&c)->generation;
+	assert_int_equal(generation % 2, 0);
+	next(&c);
+	expect_print(&c, "private");
+	assert_true(shown(&c)->generation > generation);
+	assert_int_equal(shown(&c)->count, 0);
+	assert_int_equal(uvc_info(&c).mapped_pages, 0);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, 8), ABI_ST_DENIED);
+	next(&c);
+	expect_print(&c, "again");
+	assert_int_equal(uvc_info(&c).mapped_pages, 0);
+	use_until_mapped(&c, 2 * MIB, 2 * MIB, 2);
+	next(&c);
+	expect_print(&c, "flipped");
+	while (uvc_info(&c).auto_unmaps == 0 || uvc_info(&c).mapped_pages > 0)
+		usleep(1000);
+	assert_int_equal(shown(&c)->count, 0);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, (uint32_t)MIB), ABI_ST_OK);
+	assert_filled(c.bulk, 2 * MIB, MIB, 3);
+	next(&c);
+	expect_print(&c, "end");
+	assert_int_equal(uvc_info(&c).auto_maps, 2);
+	assert_int_equal(uvc_info(&c).auto_unmaps, 1);
+	uvc_end(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,6 +457,7 @@ int main(void)
 		cmocka_unit_test(test_copies),
 		cmocka_unit_test(test_copies_of_normal_memory),
 		cmocka_unit_test(test_adjoining_slots),
+		cmocka_unit_test(test_auto),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
