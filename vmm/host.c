@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/seccomp.h>
-#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,10 +14,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-/* Fixed in the kernel's interface, newer than the oldest headers that this builds with. */
-#ifndef UFFD_USER_MODE_ONLY
-#define UFFD_USER_MODE_ONLY 1
-#endif
+#include "os/userfault.h"
 
 /* PAGEMAP_SCAN of linux/fs.h, Linux 6.7. */
 struct pagemap_scan {
@@ -138,13 +134,14 @@ static void probe_shmem_thp(struct host_feature *feature)
 
 static void probe_userfaultfd(struct host_feature *feature)
 {
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	struct userfault u;
+	char why[HOST_TEXT_MAX - 40];
 
-	feature->available = fd >= 0;
-	if (fd >= 0)
-		close(fd);
-	else
-		set_missing(feature, errno, "nothing needs it yet");
+	feature->available = userfault_open(&u, why, sizeof(why)) == 0;
+	if (!feature->available)
+		snprintf(feature->reason, sizeof(feature->reason),
+			"%s; kvm guests cannot be paged out", why);
+	userfault_close(&u);
 }
 
 static void probe_psi(struct host_feature *feature)
