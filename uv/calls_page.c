@@ -227,8 +227,8 @@ int call_page_out(struct uv_vm *vm, const struct call *c)
 
 	if (pause && x->seal_begin == NULL)
 		return -EOPNOTSUPP;
-	if (pause)
-		vcpus_pause(vm);
+	if (pause && !vcpus_pause(vm))
+		return -EAGAIN;
 	ret = page_out(vm, c);
 	if (pause)
 		vcpus_resume(vm);

@@ -127,7 +127,7 @@ static int add(struct uv_vm *vm, unsigned int id, struct gfn_range range, int me
 	return ret;
 }
 
-int call_slot_register(struct uv_vm *vm, const struct call *c)
+static int slot_register(struct uv_vm *vm, const struct call *c)
 {
 	const struct abi_slot *a = &c->args->slot;
 	struct gfn_range range;
@@ -181,7 +181,7 @@ static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
 	return ret;
 }
 
-int call_slot_unregister(struct uv_vm *vm, const struct call *c)
+static int slot_unregister(struct uv_vm *vm, const struct call *c)
 {
 	unsigned int id = c->args->slot.id;
 	struct dying *d;
@@ -273,7 +273,7 @@ static int move_protected(struct uv_vm *vm, unsigned int id, struct gfn_range to
 	return ret;
 }
 
-int call_slot_move(struct uv_vm *vm, const struct call *c)
+static int slot_move(struct uv_vm *vm, const struct call *c)
 {
 	const struct abi_slot_move *a = &c->args->slot_move;
 	struct gfn_range to;
@@ -292,4 +292,38 @@ int call_slot_move(struct uv_vm *vm, const struct call *c)
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
+}
+
+/*
+ * Performs a call that changes slots.  The kernel waits for vCPUs inside then, and one that
+ * waits inside for a page needs this thread to bring it: all go outside first.
+ */
+static int change_slots(struct uv_vm *vm, const struct call *c,
+	int (*perform)(struct uv_vm *vm, const struct call *c))
+{
+	const struct executor *x = vm->executor;
+	bool pause = x->may_wait != NULL && x->may_wait(vm);
+	int ret;
+
+	if (pause && !vcpus_pause(vm))
+		return -EAGAIN;
+	ret = perform(vm, c);
+	if (pause)
+		vcpus_resume(vm);
+	return ret;
+}
+
+int call_slot_register(struct uv_vm *vm, const struct call *c)
+{
+	return change_slots(vm, c, slot_register);
+}
+
+int call_slot_unregister(struct uv_vm *vm, const struct call *c)
+{
+	return change_slots(vm, c, slot_unregister);
+}
+
+int call_slot_move(struct uv_vm *vm, const struct call *c)
+{
+	return change_slots(vm, c, slot_move);
 }

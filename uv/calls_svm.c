@@ -97,7 +97,8 @@ int call_init_start(struct uv_vm *vm, const struct call *c)
 {
 	int ret = 0;
 
-	vcpus_pause(vm);
+	if (!vcpus_pause(vm))
+		return -EAGAIN;
 	pthread_mutex_lock(&vm->lock);
 	if (vm->state.security != SECURITY_NORMAL || vm->state.phase == PHASE_STOPPED ||
 		(vm->state.phase == PHASE_RUNNING && !vm->switch_asked))

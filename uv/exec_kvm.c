@@ -35,6 +35,7 @@ static void *machine_retire(struct uv_vm *vm)
 	struct kvm_exec *e = vm->exec;
 	struct kvm_machine *m = e->machine;
 
+	kvm_faults_forget_all(e->faults);
 	e->machine = NULL;
 	memset(e->has_state, 0, sizeof(e->has_state));
 	return m;
@@ -137,6 +138,7 @@ static int machine_make(struct uv_vm *vm, struct kvm_machine **ret_machine)
 		machine_bury(m);
 		return ret;
 	}
+	kvm_faults_begin(e->faults);
 	*ret_machine = m;
 	return 0;
 }
@@ -161,6 +163,8 @@ static int slot_changed(struct uv_vm *vm, unsigned int id)
 	bool made = e->machine == NULL;
 	int ret;
 
+	/* What was sealed in it before is not there any more. */
+	kvm_faults_forget(e->faults, id);
 	if (!vm->slots.slot[id].used)
 		return e->machine == NULL ? 0 : set_region(e->machine, id, r, NULL);
 	if (made) {
@@ -185,7 +189,10 @@ static int vm_init(struct uv_vm *vm)
 		return -ENOMEM;
 	e->kvm_fd = vm->kvm_fd;
 	ret = e->kvm_fd < 0 ? -EOPNOTSUPP : kvm_supported_cpuid(e->kvm_fd, &e->cpuid);
+	if (ret == 0 && userfault_is_open(&vm->userfault))
+		ret = kvm_faults_new(vm, &e->faults);
 	if (ret < 0) {
+		free(e->cpuid);
 		free(e);
 		return ret;
 	}
@@ -198,6 +205,7 @@ static void vm_fini(struct uv_vm *vm)
 	struct kvm_exec *e = vm->exec;
 
 	machine_bury(machine_retire(vm));
+	kvm_faults_free(e->faults);
 	free(e->cpuid);
 	free(e);
 	vm->exec = NULL;
@@ -287,6 +295,9 @@ static void run(struct uv_vcpu *v)
 		if (!vcpu_checkpoint(v))
 			break;
 		ret = kvm_ioctl_value(fd, KVM_RUN, 0);
+		/* What an exit says may come from memory that is not the guest's any more. */
+		if (kvm_faults_given_up(e->faults))
+			break;
 		if (ret < 0 ? !survive_error(v, ret) : !kvm_exec_serve(v, fd, r))
 			break;
 	}
@@ -309,6 +320,13 @@ const struct executor executor_kvm = {
 	.vcpu_init = vcpu_init,
 	.vcpu_fini = vcpu_fini,
 	.slot_changed = slot_changed,
+	.range_end = kvm_range_end,
+	.seal_begin = kvm_seal_begin,
+	.page_put = kvm_page_put,
+	.settle = kvm_settle,
+	.may_wait = kvm_may_wait,
+	.waits = kvm_waits,
+	.give_up = kvm_give_up,
 	.set_state = set_state,
 	.measure = measure,
 	.irq_line = irq_line,

@@ -16,6 +16,7 @@
 #include "uv/convert.h"
 #include "uv/exec_kvm.h"
 #include "uv/guestcall.h"
+#include "uv/pager.h"
 #include "uv/vcpu.h"
 
 #ifndef KVM_HC_MAP_GPA_RANGE
@@ -68,25 +69,28 @@ int kvm_exec_set_registers(struct uv_vm *vm, int vcpu_fd, const struct abi_vcpu_
 	return ret;
 }
 
-/* Copies between v->buffer and guest memory.  Inside.  0; -ENOENT outside memory. */
-static int copy_buffer(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_guest)
+/*
+ * Copies between v->buffer and guest memory.  0; -ENOENT outside memory; -ENODATA if a page is
+ * sealed: some may have been copied.
+ */
+static int copy_present(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_guest)
 {
-	uint64_t end, done = 0;
+	uint64_t done = 0;
 	int ret = 0;
 
-	if (!checked_add(at, bytes, &end) || end > GPA_END)
-		return -ERANGE;
 	pthread_rwlock_rdlock(&v->vm->memory);
 	while (ret == 0 && done < bytes) {
-		uint64_t n;
-		uint8_t *p = uv_vm_address(v->vm, gpa(at + done), bytes - done, &n);
-		uint64_t first = (at + done) >> PAGE_SHIFT;
+		uint64_t page = PAGE_SIZE - ((at + done) & PAGE_MASK), n;
+		enum page_attr attr = attr_get(v->vm->attr, gpa_to_gfn(gpa(at + done)));
+		uint8_t *p = NULL;
 
-		if (p == NULL || !attr_none(v->vm->attr,
-					 (struct gfn_range){gfn(first),
-						 ((at + done + n - 1) >> PAGE_SHIFT) - first + 1},
-					 ATTR_RELEASED))
-			ret = -ENOENT;
+		if (attr == ATTR_SEALED)
+			ret = -ENODATA;
+		else if (attr != ATTR_RELEASED)
+			p = uv_vm_address(v->vm, gpa(at + done),
+				bytes - done < page ? bytes - done : page, &n);
+		if (p == NULL)
+			ret = ret == 0 ? -ENOENT : ret;
 		else if (to_guest)
 			memcpy(p, v->buffer + done, n);
 		else
@@ -97,6 +101,30 @@ static int copy_buffer(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_g
 	return ret;
 }
 
+/*
+ * Inside, as above, having fetched what is sealed.  -ERANGE; -ECANCELED: the vCPU must stop,
+ * and is outside.
+ */
+static int copy_buffer(struct uv_vcpu *v, uint64_t at, uint64_t bytes, bool to_guest)
+{
+	uint64_t end;
+	struct gfn_range r;
+	int ret;
+
+	if (bytes == 0)
+		return 0;
+	if (!checked_add(at, bytes, &end) || end > GPA_END)
+		return -ERANGE;
+	r.start = gpa_to_gfn(gpa(at));
+	r.count = ((end - 1) >> PAGE_SHIFT) - r.start.v + 1;
+	while ((ret = copy_present(v, at, bytes, to_guest)) == -ENODATA) {
+		vcpu_leave(v);
+		if (!pager_fetch(v, r) || !vcpu_enter(v))
+			return -ECANCELED;
+	}
+	return ret;
+}
+
 /* A call through the port: number and arguments from registers, buffers from memory. */
 static int64_t perform_call(struct uv_vcpu *v, const struct kvm_regs *regs)
 {
@@ -104,19 +132,23 @@ static int64_t perform_call(struct uv_vcpu *v, const struct kvm_regs *regs)
 	const struct guest_call_info *info = guest_call_info(regs->rax);
 	uint64_t bytes = 0;
 	int64_t ret;
+	int err;
 
 	if (info->name != NULL && info->buffer >= 0) {
 		if (!checked_mul(arg[info->count], info->element, &bytes) ||
 			bytes > sizeof(v->buffer))
 			return -(int64_t)ABI_ST_INVALID;
-		if (copy_buffer(v, arg[info->buffer], bytes, false) < 0)
-			return -(int64_t)ABI_ST_NOT_FOUND;
+		err = copy_buffer(v, arg[info->buffer], bytes, false);
+		if (err < 0)
+			return err == -ECANCELED ? GUEST_CALL_ENDED : -(int64_t)ABI_ST_NOT_FOUND;
 	}
 	ret = guest_call(v, regs->rax, arg, (uint32_t)bytes);
-	if (ret == 0 && regs->rax == GUEST_CALL_BOOTINFO &&
-		copy_buffer(v, arg[0], sizeof(struct guest_bootinfo), true) < 0)
-		ret = -(int64_t)ABI_ST_NOT_FOUND;
-	return ret;
+	if (ret != 0 || regs->rax != GUEST_CALL_BOOTINFO)
+		return ret;
+	err = copy_buffer(v, arg[0], sizeof(struct guest_bootinfo), true);
+	if (err < 0)
+		return err == -ECANCELED ? GUEST_CALL_ENDED : -(int64_t)ABI_ST_NOT_FOUND;
+	return 0;
 }
 
 static bool serve_call(struct uv_vcpu *v, int vcpu_fd)

@@ -56,6 +56,24 @@ struct executor {
 	int (*page_take)(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
 	int (*page_put)(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page);
 
+	/*
+	 * Threads of the ultravisor touch memory of a slot through this (uv_vm_address()): what
+	 * is missing of a part without sealed pages is filled, so that the touch does not
+	 * wait.  Called with vm->memory held.  NULL: nothing ever waits.
+	 */
+	void (*settle)(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
+
+	/*
+	 * Where a vCPU may wait for a page inside guest code, a kick does not reach it.  may_wait:
+	 * this can happen now; waits: one is waiting for a sealed page, which a call has to
+	 * bring.  give_up: a stop is under way and every vCPU has been kicked since it
+	 * began; ends such waits, for good.  The last two are called with vm->run_lock held.
+	 * All NULL, or none.
+	 */
+	bool (*may_wait)(struct uv_vm *vm);
+	bool (*waits)(struct uv_vm *vm);
+	void (*give_up)(struct uv_vm *vm);
+
 	/* How many pages of @range were used since the last time; forgets it.  NULL: unknown. */
 	uint64_t (*age)(struct uv_vm *vm, struct gfn_range range);
 

@@ -113,6 +113,17 @@ bool pager_fetch(struct uv_vcpu *v, struct gfn_range range)
 	return go;
 }
 
+bool pager_want(struct uv_vm *vm, gfn_t gfn)
+{
+	struct gfn_range run;
+	bool done;
+
+	pthread_mutex_lock(&vm->lock);
+	done = !find_sealed(vm, (struct gfn_range){gfn, 1}, &run) || ask(vm, run);
+	pthread_mutex_unlock(&vm->lock);
+	return done;
+}
+
 void pager_arrived(struct uv_vm *vm)
 {
 	pthread_mutex_lock(&vm->run_lock);

@@ -18,6 +18,12 @@
  */
 bool pager_fetch(struct uv_vcpu *v, struct gfn_range range);
 
+/*
+ * The same for one page, without waiting.  False if the hypervisor's socket is full: to be
+ * tried again.
+ */
+bool pager_want(struct uv_vm *vm, gfn_t gfn);
+
 /* Some pages are sealed no more: who waits looks again. */
 void pager_arrived(struct uv_vm *vm);
 

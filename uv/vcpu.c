@@ -38,19 +38,44 @@ static void kick(struct uv_vcpu *v)
 
 enum wanted { OUTSIDE, ENDED };
 
-/* Waits until all vCPUs but @self are as @wanted.  Caller holds run_lock. */
-static void wait_for_all(struct uv_vm *vm, const struct uv_vcpu *self, enum wanted wanted)
+static bool is(const struct uv_vcpu *v, enum wanted wanted)
 {
+	return wanted == ENDED ? v->ended : !v->inside;
+}
+
+/* Ends waits for pages of vCPUs that are stopping: none runs guest code after its kick. */
+static void give_up_pages(struct uv_vm *vm, const struct uv_vcpu *self)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (&vm->vcpu[i] != self && !vm->vcpu[i].ended)
+			kick(&vm->vcpu[i]);
+	}
+	vm->executor->give_up(vm);
+}
+
+/*
+ * Waits until all vCPUs but @self are as @wanted.  Caller holds run_lock.  False if one waits
+ * for a sealed page and so may never be OUTSIDE.
+ */
+static bool wait_for_all(struct uv_vm *vm, const struct uv_vcpu *self, enum wanted wanted)
+{
+	const struct executor *x = vm->executor;
+
+	if (wanted == ENDED && x->give_up != NULL)
+		give_up_pages(vm, self);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		struct uv_vcpu *v = &vm->vcpu[i];
 
-		while (v != self && (wanted == ENDED ? !v->ended : v->inside)) {
+		while (v != self && !is(v, wanted)) {
 			struct timespec deadline = clock_deadline(KICK_AGAIN_NS);
 
+			if (wanted == OUTSIDE && x->waits != NULL && x->waits(vm))
+				return false;
 			kick(v);
 			pthread_cond_timedwait(&vm->run_changed, &vm->run_lock, &deadline);
 		}
 	}
+	return true;
 }
 
 bool vcpu_enter(struct uv_vcpu *v)
@@ -225,7 +250,7 @@ static void destroy_first(struct uv_vm *vm, unsigned int count)
 	pthread_mutex_unlock(&vm->run_lock);
 	for (unsigned int i = 0; i < count; i++) {
 		pthread_mutex_lock(&vm->run_lock);
-		wait_for_all(vm, NULL, ENDED);
+		(void)wait_for_all(vm, NULL, ENDED);
 		pthread_mutex_unlock(&vm->run_lock);
 		pthread_join(vm->vcpu[i].thread, NULL);
 		vm->executor->vcpu_fini(&vm->vcpu[i]);
@@ -287,17 +312,24 @@ void vcpus_stop(struct uv_vm *vm, struct uv_vcpu *self)
 	pthread_mutex_lock(&vm->run_lock);
 	vm->stopping = true;
 	update_attention(vm);
-	wait_for_all(vm, self, ENDED);
+	(void)wait_for_all(vm, self, ENDED);
 	pthread_mutex_unlock(&vm->run_lock);
 }
 
-void vcpus_pause(struct uv_vm *vm)
+bool vcpus_pause(struct uv_vm *vm)
 {
+	bool done;
+
 	pthread_mutex_lock(&vm->run_lock);
 	vm->paused++;
 	update_attention(vm);
-	wait_for_all(vm, NULL, OUTSIDE);
+	done = wait_for_all(vm, NULL, OUTSIDE);
+	if (!done) {
+		vm->paused--;
+		update_attention(vm);
+	}
 	pthread_mutex_unlock(&vm->run_lock);
+	return done;
 }
 
 void vcpus_resume(struct uv_vm *vm)

@@ -30,8 +30,11 @@ void vcpus_stop(struct uv_vm *vm, struct uv_vcpu *self);
 /* True if a stop had not been asked for before: the caller is the one who stops. */
 bool vcpus_claim_stop(struct uv_vm *vm);
 
-/* Keeps all vCPUs outside until vcpus_resume().  Nests. */
-void vcpus_pause(struct uv_vm *vm);
+/*
+ * Keeps all vCPUs outside until vcpus_resume().  Nests.  False if one waits inside for a
+ * sealed page, which the caller may have to bring first: nothing is paused then.
+ */
+bool vcpus_pause(struct uv_vm *vm) __attribute__((warn_unused_result));
 void vcpus_resume(struct uv_vm *vm);
 
 /*

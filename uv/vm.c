@@ -57,6 +57,7 @@ int uv_vm_init(struct uv_vm *vm, int socket)
 	vm->socket = socket;
 	vm->state = vm_state_initial();
 	vm->kvm_fd = kvm_open(why, sizeof(why));
+	(void)userfault_open(&vm->userfault, why, sizeof(why));
 	vm->statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	meminfo_open(&vm->meminfo, "");
 	for (unsigned int i = 0; i < SLOTS_MAX; i++)
@@ -281,6 +282,8 @@ uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_l
 	m = &vm->memory_of[id];
 	offset = a.v - gfn_to_gpa(vm->slots.slot[id].range.start).v;
 	*ret_len = m->window.bytes - offset < want ? m->window.bytes - offset : want;
+	if (vm->executor->settle != NULL)
+		vm->executor->settle(vm, (unsigned int)id, offset, *ret_len);
 	return m->window.base + offset;
 }
 

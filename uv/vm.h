@@ -30,6 +30,7 @@
 #include "core/slots.h"
 #include "core/vm_state.h"
 #include "os/meminfo.h"
+#include "os/userfault.h"
 #include "os/window.h"
 
 struct crew;
@@ -156,6 +157,7 @@ struct uv_vm {
 	const struct executor *executor;
 	void *exec;
 	int kvm_fd; /* opened before the sandbox closes; -1: KVM does not work here */
+	struct userfault userfault; /* likewise; may not be open */
 	unsigned int vcpu_count;
 	struct uv_vcpu *vcpu; /* vcpu_count of them */
 	struct abi_vcpu_page *pages;

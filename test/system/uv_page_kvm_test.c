@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sealed pages under a guest of KVM, which waits for them in the kernel.  Tiny guests: the
+ * KVM at hand may interpret.
+ */
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "guest/kvm_image.h"
+#include "guest/workload.h"
+#include "os/kvm.h"
+#include "os/userfault.h"
+#include "test/system/uv_store.h"
+
+/* The end of the memory is no whole 2M block, so its pages are small and some untouched. */
+#define TAIL  (8 * MIB)
+#define BYTES (TAIL + 256 * KIB)
+
+static uint32_t bring(struct uvc *c, struct store *s, uint64_t gpa)
+{
+	uint64_t pages = 0;
+	uint32_t status = store_in(c, s, gpa, PAGE, &pages);
+
+	if (status == ABI_ST_OK)
+		assert_int_equal(pages, 1);
+	return status;
+}
+
+/* ---- guests ---- */
+
+static void load_image(struct uvc *c, unsigned int vcpus)
+{
+	size_t bytes;
+
+	memcpy(c->slot[0].base + GUEST_KVM_IMAGE_GPA, guest_kvm_image, guest_kvm_image_size);
+	assert_int_equal(
+		guest_kvm_tables(32 * MIB, c->slot[0].base + GUEST_KVM_TABLES_GPA, &bytes), 0);
+	for (unsigned int i = 0; i < vcpus; i++) {
+		struct abi_vcpu_state state;
+
+		guest_kvm_state(i, &state);
+		assert_int_equal(
+			uvc_call(c, ABI_CALL_VCPU_STATE, &state, sizeof(state), NULL, 0, NULL, 0),
+			ABI_ST_OK);
+	}
+}
+
+/* A protected guest of KVM that runs @text; vCPU 0 waits in its first print. */
+static void begin(struct uvc *c, unsigned int vcpus, const char *text)
+{
+	const struct abi_vm_create args = {.vcpus = vcpus, .executor = ABI_EXEC_KVM};
+	struct abi_vcpu_page page;
+	int fds[4];
+
+	uvc_spawn(c);
+	assert_int_equal(uvc_hello(c), ABI_ST_OK);
+	uvc_make_shared(c, vcpus, fds);
+	assert_int_equal(
+		uvc_call(c, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, NULL, 0), ABI_ST_OK);
+	assert_int_equal(uvc_slot_add(c, 0, 0, BYTES), ABI_ST_OK);
+	uvc_load(c, text);
+	load_image(c, vcpus);
+	uvc_protect(c, LOW);
+	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_run_until(c, ABI_EXIT_PRINT, &page);
+}
+
+/* Brings every page that is wanted until vCPU 0 exits with @type; says yes to all else. */
+static void serve_until(
+	struct uvc *c, struct store *s, uint32_t type, struct abi_vcpu_page *ret, uint64_t *events)
+{
+	struct pollfd p = {.fd = c->socket, .events = POLLIN};
+
+	for (;;) {
+		if (uvc_has_exit(c, 0)) {
+			uvc_exit(c, 0, ret);
+			if (ret->type == ABI_EXIT_STOPPED && type != ABI_EXIT_STOPPED)
+				fail_msg("the guest was stopped: %.*s", (int)ret->data_size,
+					(const char *)ret->data);
+			if (ret->type == type)
+				return;
+			uvc_reply(c, 0, ABI_ST_OK);
+		} else if (c->event_count > 0 || poll(&p, 1, 1) > 0) {
+			struct abi_event e = uvc_event(c);
+
+			for (uint64_t o = 0; o < e.bytes; o += PAGE)
+				assert_int_equal(bring(c, s, e.gpa + o), ABI_ST_OK);
+			++*events;
+		}
+	}
+}
+
+static void go_on(struct uvc *c)
+{
+	uvc_reply(c, 0, ABI_ST_OK);
+}
+
+/* ---- tests ---- */
+
+static void test_round_trip(void **state)
+{
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	uint64_t events = 0;
+	struct uvc c;
+
+	begin(&c, 1,
+		"write 2M 16K 7\nwrite 8M 16K 8\nprint out\n"
+		"check 2M 16K 7\ncheck 8M 16K 8\nzero 8208K 8K\nwrite 8M 8K 9\ncheck 8M 8K 9\n"
+		"poweroff\n");
+	assert_in_range(store_out(&c, s, 2 * MIB, MIB), 4, 256);
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 4);
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 0);
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	assert_int_equal(events, 8);
+	uvc_end(&c);
+	free(s);
+}
+
+/* Code, stack, page tables and the workload's text: all that a guest stands on. */
+static void test_everything_out(void **state)
+{
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	uint64_t events = 0;
+	struct uvc c;
+
+	begin(&c, 1, "write 2M 8K\nprint out\ncheck 2M 8K\nprint in\npoweroff\n");
+	for (uint64_t at = 0; at < TAIL; at += MIB)
+		(void)store_out(&c, s, at, MIB);
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	assert_true(events > 4);
+	uvc_end(&c);
+	free(s);
+}
+
+/* Out and in again and again, with the content changing in between. */
+static void test_again_and_again(void **state)
+{
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	uint64_t events = 0;
+	struct uvc c;
+
+	begin(&c, 1,
+		"write 8M 4K 1\nprint a\n"
+		"loop 5\ncheck 8M 4K 1\nwrite 8M 4K 1\nprint b\nend\npoweroff\n");
+	for (unsigned int i = 0; i < 5; i++) {
+		assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 1);
+		go_on(&c);
+		serve_until(&c, s, ABI_EXIT_PRINT, &page, &events);
+		assert_int_equal(events, i + 1);
+		assert_int_equal(uvc_info(&c).sealed_pages, 0);
+	}
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+	free(s);
+}
+
+/* While a vCPU waits inside, what needs it outside is refused, and all else works. */
+static void test_busy_while_waiting(void **state)
+{
+	struct store *s = store_new();
+	struct abi_page_out_ret ret;
+	struct abi_vcpu_page page;
+	struct abi_event e;
+	uint64_t events = 0;
+	struct uvc c;
+
+	begin(&c, 1, "write 8M 8K\nprint out\ncheck 8M 8K\nzero 16M 4K\npoweroff\n");
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 2);
+	go_on(&c);
+	e = uvc_event(&c);
+	assert_int_equal(e.gpa, TAIL);
+	assert_int_equal(uvc_page_out(&c, 2 * MIB, MIB, &ret), ABI_ST_AGAIN);
+	assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_AGAIN);
+	assert_int_equal(uvc_info(&c).sealed_pages, 2);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, TAIL, PAGE), ABI_ST_DENIED);
+	assert_int_equal(bring(&c, s, TAIL), ABI_ST_OK);
+	e = uvc_event(&c);
+	assert_int_equal(e.gpa, TAIL + PAGE);
+	assert_int_equal(bring(&c, s, TAIL + PAGE), ABI_ST_OK);
+	/* Nothing is sealed now: memory can be added beside the running guest. */
+	assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+	free(s);
+}
+
+/* A stop finds vCPUs asleep in the kernel, and so does the end. */
+static void test_stop_while_waiting(void **state)
+{
+	struct store *s = store_new();
+	struct uvc c;
+
+	for (int stop = 0; stop < 2; stop++) {
+		begin(&c, 2,
+			"vcpu 0\nwrite 8M 4K\nprint out\ncheck 8M 4K\nprint never\npoweroff\n"
+			"vcpu 1\nloop 1000000\nzero 2M 8\nend\n");
+		assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 1);
+		go_on(&c);
+		(void)uvc_event(&c);
+		if (stop != 0) {
+			struct abi_vcpu_page page;
+
+			assert_int_equal(uvc_call0(&c, ABI_CALL_VM_STOP, NULL, 0), ABI_ST_OK);
+			uvc_exit(&c, 0, &page);
+			assert_int_equal(page.type, ABI_EXIT_CLOSED);
+			assert_int_equal(uvc_call0(&c, ABI_CALL_PREPARE, NULL, 0), ABI_ST_OK);
+			uvc_slots_drop(&c);
+			assert_int_equal(uvc_call0(&c, ABI_CALL_PERFORM, NULL, 0), ABI_ST_OK);
+		}
+		uvc_end(&c);
+	}
+	free(s);
+}
+
+/* What was not sealed there stops the VM, and the guest never goes on. */
+static void test_bad_page(void **state)
+{
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	struct uvc c;
+
+	begin(&c, 1, "write 8M 4K\nprint out\ncheck 8M 4K\nprint never\npoweroff\n");
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 1);
+	s->page[TAIL / PAGE][100] ^= 1;
+	go_on(&c);
+	(void)uvc_event(&c);
+	assert_int_equal(bring(&c, s, TAIL), ABI_ST_BAD_PAGE);
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_STOPPED);
+	assert_int_equal(page.arg[0], ABI_STOP_LOST_PAGE);
+	assert_int_equal(page.arg[1], TAIL);
+	uvc_end(&c);
+	free(s);
+}
+
+/* Conversions fetch what is sealed; copies fill what was never touched. */
+static void test_shared_among_sealed(void **state)
+{
+	static const uint8_t zeros[PAGE];
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	uint64_t events = 0;
+	struct uvc c;
+
+	begin(&c, 1,
+		"write 8M 8K\nshare 8224K 8K\nprint out\nshare 8M 4K\nprint shared\n"
+		"check 8M 8K\nrelease 8196K 4K\npoweroff\n");
+	/* Of the two shared pages none was ever touched; the two others go. */
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 2);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, TAIL + 32 * KIB, 8 * KIB), ABI_ST_OK);
+	assert_memory_equal(c.bulk, zeros, PAGE);
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_PRINT, &page, &events);
+	assert_int_equal(events, 1);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, TAIL, PAGE), ABI_ST_OK);
+	for (uint64_t o = 0; o < PAGE; o += 8) {
+		uint64_t word = workload_pattern(TAIL + o, 0, 0);
+
+		assert_memory_equal(c.bulk + o, &word, 8);
+	}
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+	free(s);
+}
+
+/* What fails once has changed nothing, and works the next time. */
+static void test_failures(void **state)
+{
+	struct store *s = store_new();
+	struct abi_page_out_ret ret;
+	struct abi_vcpu_page page;
+	uint64_t events = 0;
+	struct uvc c;
+
+#ifndef LETHE_FAILPOINTS
+	skip();
+#endif
+	setenv("LETHE_FAILPOINT", "userfault-register", 1);
+	begin(&c, 1, "write 8M 4K\nprint out\ncheck 8M 4K\npoweroff\n");
+	assert_int_equal(uvc_page_out(&c, TAIL, PAGE, &ret), ABI_ST_NO_MEMORY);
+	assert_int_equal(uvc_info(&c).sealed_pages, 0);
+	assert_int_equal(store_out(&c, s, TAIL, PAGE), 1);
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+
+	setenv("LETHE_FAILPOINT", "userfault-copy", 1);
+	begin(&c, 1, "write 8M 4K\nprint out\ncheck 8M 4K\npoweroff\n");
+	assert_int_equal(store_out(&c, s, TAIL, PAGE), 1);
+	go_on(&c);
+	(void)uvc_event(&c);
+	assert_int_equal(bring(&c, s, TAIL), ABI_ST_NO_MEMORY);
+	assert_int_equal(uvc_info(&c).sealed_pages, 1);
+	assert_int_equal(bring(&c, s, TAIL), ABI_ST_OK);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+	unsetenv("LETHE_FAILPOINT");
+	free(s);
+}
+
+static bool is_possible(char *why, size_t size)
+{
+	struct userfault u;
+	int kvm = kvm_open(why, size);
+
+	if (kvm < 0 || userfault_open(&u, why, size) < 0)
+		return false;
+	userfault_close(&u);
+	return true;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_everything_out),
+		cmocka_unit_test(test_again_and_again),
+		cmocka_unit_test(test_busy_while_waiting),
+		cmocka_unit_test(test_stop_while_waiting),
+		cmocka_unit_test(test_bad_page),
+		cmocka_unit_test(test_shared_among_sealed),
+		cmocka_unit_test(test_failures),
+	};
+	char why[256];
+
+	if (!is_possible(why, sizeof(why))) {
+		fprintf(stderr, "skipped: %s\n", why);
+		return 77;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
