@@ -138,7 +138,7 @@ static int begin(
 		else if (err == 0)
 			err = begin_locked(v, r, to_shared);
 		pthread_mutex_unlock(&vm->lock);
-	} while (sealed && pager_fetch(v, r));
+	} while (sealed ? pager_fetch(v, r) : err == -EDEADLK && pager_wait(vm));
 	if (err == 0)
 		*ret = r;
 	return err;
@@ -151,17 +151,23 @@ static int begin(
 static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refused)
 {
 	struct uv_vm *vm = v->vm;
-	int ret = refused;
+	int ret;
 
-	pthread_mutex_lock(&vm->lock);
-	pending_end(&vm->pending, v->id);
-	if (ret == 0)
-		ret = slots_check_covered(&vm->slots, r);
-	if (ret == 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
-		ret = -EPERM;
-	if (ret == 0)
-		ret = commit(vm, r, to_shared);
-	pthread_mutex_unlock(&vm->lock);
+	do {
+		ret = refused;
+		pthread_mutex_lock(&vm->lock);
+		if (ret == 0)
+			ret = slots_check_covered(&vm->slots, r);
+		if (ret == 0 && !attr_none(vm->attr, r, ATTR_RELEASED))
+			ret = -EPERM;
+		if (ret == 0)
+			ret = commit(vm, r, to_shared);
+		if (ret != -EDEADLK)
+			pending_end(&vm->pending, v->id);
+		pthread_mutex_unlock(&vm->lock);
+		if (ret == -EDEADLK && !pager_wait(vm))
+			refused = -ECANCELED;
+	} while (ret == -EDEADLK);
 	return ret;
 }
 
@@ -223,9 +229,10 @@ static int give_up_pages(struct uv_vm *vm, struct gfn_range r)
 /* private => released, without content.  Caller holds vm->lock. */
 static int commit_release(struct uv_vm *vm, struct gfn_range r)
 {
-	int ret;
+	int ret = share_range_begin(vm, r);
 
-	share_range_begin(vm, r);
+	if (ret < 0)
+		return ret;
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = attr_set(vm->attr, r, ATTR_RELEASED);
 	attr_map_reclaim(vm->attr);
@@ -241,11 +248,13 @@ int convert_release(struct uv_vm *vm, uint64_t start, uint64_t bytes)
 	struct gfn_range r;
 	int ret;
 
-	pthread_mutex_lock(&vm->lock);
-	ret = check_range(vm, start, bytes, &r);
-	if (ret == 0)
-		ret = is_none_shared(vm, r) ? commit_release(vm, r) : -EPERM;
-	pthread_mutex_unlock(&vm->lock);
+	do {
+		pthread_mutex_lock(&vm->lock);
+		ret = check_range(vm, start, bytes, &r);
+		if (ret == 0)
+			ret = is_none_shared(vm, r) ? commit_release(vm, r) : -EPERM;
+		pthread_mutex_unlock(&vm->lock);
+	} while (ret == -EDEADLK && pager_wait(vm));
 	/* A vCPU may wait for one of them that was sealed. */
 	pager_arrived(vm);
 	return ret;

@@ -124,6 +124,16 @@ bool pager_want(struct uv_vm *vm, gfn_t gfn)
 	return done;
 }
 
+bool pager_wait(struct uv_vm *vm)
+{
+	uint64_t seen;
+
+	pthread_mutex_lock(&vm->run_lock);
+	seen = vm->arrivals;
+	pthread_mutex_unlock(&vm->run_lock);
+	return wait_for_arrival(vm, seen, false);
+}
+
 void pager_arrived(struct uv_vm *vm)
 {
 	pthread_mutex_lock(&vm->run_lock);

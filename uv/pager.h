@@ -24,6 +24,12 @@ bool pager_fetch(struct uv_vcpu *v, struct gfn_range range);
  */
 bool pager_want(struct uv_vm *vm, gfn_t gfn);
 
+/*
+ * Outside only, without locks: waits for sealed pages to come back, whichever, and not for
+ * long.  False: the vCPUs must stop.
+ */
+bool pager_wait(struct uv_vm *vm);
+
 /* Some pages are sealed no more: who waits looks again. */
 void pager_arrived(struct uv_vm *vm);
 

@@ -7,6 +7,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "uv/pager.h"
 #include "uv/share_map.h"
 
 #define RANGES 64
@@ -234,13 +235,15 @@ static bool change_step(struct share_auto *s, unsigned int i, struct gfn_range r
 	struct gfn_range step = {gfn(0), 0};
 	int ret = 0;
 
-	pthread_mutex_lock(&vm->lock);
-	if (t->range.start.v == range.start.v && t->range.count == range.count &&
-		t->is_mapped == (to == ATTR_MAPPED))
-		step = next_step(vm, range, from);
-	if (step.count > 0)
-		ret = share_change(vm, step, to);
-	pthread_mutex_unlock(&vm->lock);
+	do {
+		pthread_mutex_lock(&vm->lock);
+		step.count = 0;
+		if (t->range.start.v == range.start.v && t->range.count == range.count &&
+			t->is_mapped == (to == ATTR_MAPPED))
+			step = next_step(vm, range, from);
+		ret = step.count > 0 ? share_change(vm, step, to) : 0;
+		pthread_mutex_unlock(&vm->lock);
+	} while (ret == -EDEADLK && pager_wait(vm));
 	if (ret < 0)
 		log_warn("a range stays %s: %s", from == ATTR_MAPPED ? "mapped" : "copied",
 			"the host refused");

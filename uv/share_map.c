@@ -176,19 +176,19 @@ uint64_t share_resident(struct uv_vm *vm, struct gfn_range r)
  * An executor that cannot keep vCPUs off a range keeps them out of guest code: what one
  * writes while its page is copied would be lost.
  */
-void share_range_begin(struct uv_vm *vm, struct gfn_range r)
+int share_range_begin(struct uv_vm *vm, struct gfn_range r)
 {
-	if (vm->executor->range_begin != NULL)
-		vm->executor->range_begin(vm, r);
-	else
-		vcpus_pause(vm);
+	if (vm->executor->range_begin == NULL)
+		return vcpus_pause(vm) ? 0 : -EDEADLK;
+	vm->executor->range_begin(vm, r);
+	return 0;
 }
 
 void share_range_end(struct uv_vm *vm, struct gfn_range r)
 {
 	if (vm->executor->range_end != NULL)
 		vm->executor->range_end(vm, r);
-	else
+	if (vm->executor->range_begin == NULL)
 		vcpus_resume(vm);
 }
 
@@ -200,7 +200,9 @@ int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
 	int ret = 0;
 
 	if (moves)
-		share_range_begin(vm, r);
+		ret = share_range_begin(vm, r);
+	if (ret < 0)
+		return ret;
 	pthread_rwlock_wrlock(&vm->memory);
 	if (moves)
 		ret = move_pages(vm, r, to, &done);

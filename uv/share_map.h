@@ -14,15 +14,18 @@
 /*
  * Makes all of @r, which is memory without released pages, @to: private, copied or mapped.
  * Content stays.  Caller holds vm->lock; its vCPU, if it is one, is outside.
- * 0; a negative errno, nothing changed then.
+ * 0; a negative errno, nothing changed then; -EDEADLK as share_range_begin().
  */
 int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to);
 
 /* How much of @r, which is memory, is resident in private windows.  Caller holds vm->lock. */
 uint64_t share_resident(struct uv_vm *vm, struct gfn_range r);
 
-/* No vCPU touches @r between the two.  Caller holds vm->lock, not vm->memory. */
-void share_range_begin(struct uv_vm *vm, struct gfn_range r);
+/*
+ * No vCPU touches @r between the two.  Caller holds vm->lock, not vm->memory.  0; -EDEADLK a
+ * vCPU waits inside for a sealed page: pager_wait(), without locks, and again.
+ */
+int share_range_begin(struct uv_vm *vm, struct gfn_range r);
 void share_range_end(struct uv_vm *vm, struct gfn_range r);
 
 #endif
