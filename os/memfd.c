@@ -8,8 +8,16 @@
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+#include "base/types.h"
+
+/* Newer than some headers; the number is the same on every architecture. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
 
 int memfd_new(const char *name, uint64_t bytes)
 {
@@ -97,6 +105,21 @@ int memfd_resident(int fd, uint64_t *ret_bytes)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	*ret_bytes = (uint64_t)st.st_blocks * 512;
+	return 0;
+}
+
+int memfd_held(int fd, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes)
+{
+	const struct {
+		uint64_t offset, bytes;
+	} range = {offset, bytes};
+	struct {
+		uint64_t cached, dirty, writeback, swapped, recently_swapped;
+	} pages;
+
+	if (syscall(SYS_cachestat, fd, &range, &pages, 0) < 0)
+		return -errno;
+	*ret_bytes = (pages.cached + pages.swapped) * PAGE_SIZE;
 	return 0;
 }
 

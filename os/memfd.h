@@ -33,6 +33,12 @@ int memfd_discard(int fd, uint64_t offset, uint64_t bytes);
 int memfd_resident(int fd, uint64_t *ret_bytes);
 
 /*
+ * Bytes of [offset, offset + bytes) that hold memory, written to or not: memfd_next_data()
+ * does not find what was only allocated.  0; -ENOSYS before Linux 6.5; another negative errno.
+ */
+int memfd_held(int fd, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);
+
+/*
  * Finds the next part of @fd at or after @offset that holds memory.  Returns 0;
  * -ENXIO if there is none before @end; another negative errno.
  */

@@ -192,6 +192,7 @@ static int seal_batch(struct batch *b, struct abi_page_out_ret *done)
 	if (ret == 0) {
 		pthread_rwlock_wrlock(&vm->memory);
 		ret = commit_out(b, done);
+		attr_map_reclaim(vm->attr);
 		pthread_rwlock_unlock(&vm->memory);
 	}
 	if (vm->executor->range_end != NULL)
@@ -315,6 +316,7 @@ static int open_batch(struct batch *b, uint64_t *ret_pages, uint64_t *ret_bad)
 		vm->executor->range_begin(vm, b->range);
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = commit_in(b, ret_pages);
+	attr_map_reclaim(vm->attr);
 	pthread_rwlock_unlock(&vm->memory);
 	if (vm->executor->range_end != NULL)
 		vm->executor->range_end(vm, b->range);

@@ -14,6 +14,7 @@
 #include "uv/share_auto.h"
 #include "uv/share_list.h"
 #include "uv/slot.h"
+#include "uv/stale.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
 
@@ -47,9 +48,9 @@ void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 	d->secret[id] = vm->state.security == SECURITY_SECURE;
 	d->sealed[id] = m->sealed;
 	free(m->idle);
-	pthread_mutex_lock(&vm->stale_lock);
 	d->memfd[id] = m->memfd;
-	range_map_free(m->stale);
+	stale_forget(vm, m);
+	pthread_mutex_lock(&vm->stale_lock);
 	*m = (struct slot_memory){.memfd = -1};
 	pthread_mutex_unlock(&vm->stale_lock);
 	slots_remove(&vm->slots, id);
@@ -243,6 +244,7 @@ static int move_slot(struct uv_vm *vm, unsigned int id, struct gfn_range to, str
 	ret = show_slot(vm, id, to);
 	if (ret == 0)
 		ret = attr_set(vm->attr, from, ATTR_PRIVATE);
+	attr_map_reclaim(vm->attr);
 	if (ret < 0) {
 		m->window = old;
 		if (show_slot(vm, id, from) < 0)

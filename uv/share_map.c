@@ -9,7 +9,6 @@
 #include "uv/executor.h"
 #include "uv/share_list.h"
 #include "uv/stale.h"
-#include "uv/sweeper.h"
 #include "uv/vcpu.h"
 
 /* Pages of one attribute in one slot. */
@@ -139,13 +138,11 @@ static void move_back(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
 	}
 }
 
-/* The shared backing that is left behind: now, or by the sweeper. */
+/* The shared backing that is left behind: now, or by the sweeper, which has been told. */
 static void discard(struct uv_vm *vm, struct gfn_range r)
 {
-	if ((vm->flags & ABI_VM_DISCARD_EAGER) == 0) {
-		sweeper_poke(vm->sweeper);
+	if ((vm->flags & ABI_VM_DISCARD_EAGER) == 0)
 		return;
-	}
 	for (uint64_t at = r.start.v; at < range_end(r);) {
 		struct part p = part_at(vm, at, range_end(r));
 

@@ -254,14 +254,22 @@ static bool sweep_background(struct sweeper *s)
 	return true;
 }
 
-/* Waits for work.  Returns false when the sweeper is to end. */
+/* Waits for work, or until stale memory is due.  False when the sweeper is to end. */
 static bool wait_for_work(struct sweeper *s, struct job **ret_job)
 {
+	uint64_t due = stale_due(s->vm);
+	struct timespec until = {
+		.tv_sec = (time_t)(due / NS_PER_SEC), .tv_nsec = (long)(due % NS_PER_SEC)};
+	int ret = 0;
 	bool go;
 
 	pthread_mutex_lock(&s->lock);
-	while (!s->quit && !s->poked && s->jobs == NULL)
-		pthread_cond_wait(&s->work, &s->lock);
+	while (!s->quit && !s->poked && s->jobs == NULL && ret == 0) {
+		if (due == UINT64_MAX)
+			pthread_cond_wait(&s->work, &s->lock);
+		else
+			ret = pthread_cond_timedwait(&s->work, &s->lock, &until);
+	}
 	go = !s->quit;
 	s->poked = false;
 	*ret_job = s->jobs;
@@ -299,6 +307,7 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret)
 {
 	struct sweeper *s = calloc(1, sizeof(*s));
 	int err = failpoint("uv-sweeper");
+	pthread_condattr_t cond;
 
 	if (s == NULL || err < 0) {
 		free(s);
@@ -306,7 +315,10 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret)
 	}
 	s->vm = vm;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->work, NULL);
+	pthread_condattr_init(&cond);
+	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->work, &cond);
+	pthread_condattr_destroy(&cond);
 	err = -pthread_create(&s->thread, NULL, sweeper_main, s);
 	if (err < 0) {
 		free(s);

@@ -45,6 +45,7 @@ static void init_locks(struct uv_vm *vm)
 	pthread_condattr_init(&cond);
 	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
 	pthread_cond_init(&vm->run_changed, &cond);
+	pthread_cond_init(&vm->discard.ended, &cond);
 	pthread_condattr_destroy(&cond);
 }
 

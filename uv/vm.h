@@ -47,6 +47,7 @@ struct slot_memory {
 	struct window window;      /* what the guest sees: the memfd, or private memory */
 	struct window filling;     /* TRANSIENT: the private window to be */
 	struct range_map *stale;   /* pages of memfd to be discarded; guarded by stale_lock */
+	uint64_t stale_pages;      /* how many; guarded by stale_lock */
 	struct seal_table *sealed; /* NULL until a page is sealed */
 	uint8_t *idle;             /* of each 2M: COLDESTs since its last use; NULL until one */
 };
@@ -131,6 +132,16 @@ struct uv_vm {
 	struct abi_share_page mapped;        /* uv/share_list.h; guarded by memory */
 	struct abi_share_page *mapped_shown; /* the hypervisor's copy of it */
 	pthread_mutex_t stale_lock;
+	struct discard {
+		/* The batch under way is taken from pages [start, end) of slot; NULL: none. */
+		const struct slot_memory *slot;
+		uint64_t start, end;
+		pthread_cond_t ended;
+		uint64_t since_ns; /* when the queue became what it is: not empty */
+		uint64_t retry_ns; /* not before, after a failure */
+		bool draining;     /* it is time, until the queue is empty */
+		bool armed;        /* the sweeper looks by itself when it is time */
+	} discard;                 /* guarded by stale_lock */
 
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_changed;

@@ -50,6 +50,32 @@ static void test_new_is_sealed_and_zero(void **state)
 	close(fd);
 }
 
+/* Written, or only allocated; and what is given back. */
+static void test_held(void **state)
+{
+	int fd = memfd_new("test", BYTES);
+	uint64_t held = 1, start, end;
+
+	if (memfd_held(fd, 0, BYTES, &held) == -ENOSYS) {
+		close(fd);
+		skip();
+	}
+	assert_int_equal(held, 0);
+	assert_int_equal(pwrite(fd, "x", 1, 2 * PAGE_SIZE), 1);
+	assert_int_equal(fallocate(fd, FALLOC_FL_KEEP_SIZE, 5 * PAGE_SIZE, 4 * PAGE_SIZE), 0);
+	assert_int_equal(memfd_held(fd, 0, BYTES, &held), 0);
+	assert_int_equal(held, 5 * PAGE_SIZE);
+	assert_int_equal(memfd_held(fd, 3 * PAGE_SIZE, 3 * PAGE_SIZE, &held), 0);
+	assert_int_equal(held, PAGE_SIZE);
+	assert_int_equal(memfd_next_data(fd, 3 * PAGE_SIZE, BYTES, &start, &end), -ENXIO);
+	assert_int_equal(memfd_discard(fd, 0, 7 * PAGE_SIZE), 0);
+	assert_int_equal(memfd_held(fd, 0, BYTES, &held), 0);
+	assert_int_equal(held, 2 * PAGE_SIZE);
+	assert_int_equal(memfd_held(-1, 0, BYTES, &held), -EBADF);
+	assert_int_equal(held, 2 * PAGE_SIZE);
+	close(fd);
+}
+
 static void test_new_refuses_bad_sizes(void **state)
 {
 	assert_int_equal(memfd_new("test", 0), -EINVAL);
@@ -201,6 +227,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_new_is_sealed_and_zero),
+		cmocka_unit_test(test_held),
 		cmocka_unit_test(test_new_refuses_bad_sizes),
 		cmocka_unit_test(test_check_size),
 		cmocka_unit_test(test_check_seals),
