@@ -396,6 +396,46 @@ static void test_out_while_converting(void **state)
 	free(s);
 }
 
+/* Tries to page out a piece of [2M, 2M + 128K) and serves the guest, until vCPU 0 exits. */
+static void page_out_until_exit(struct uvc *c, struct store *s, uint64_t *seed)
+{
+	while (!uvc_has_exit(c, 0)) {
+		uint64_t at = 2 * MIB + step(seed) % 28 * PAGE, bytes = (1 + step(seed) % 4) * PAGE;
+		uint32_t status = store_try_out(c, s, at, bytes, NULL);
+
+		assert_true(status == ABI_ST_OK || status == ABI_ST_AGAIN);
+		store_serve_event(c, s);
+	}
+}
+
+/* Memory that flips between private and shared is paged out whenever that is possible. */
+static void test_out_while_flipping(void **state)
+{
+	for (uint32_t flags = 0; flags <= ABI_VM_SHARE_MAPPED; flags += ABI_VM_SHARE_MAPPED) {
+		struct store *s = store_new();
+		uint64_t seed = 88172645463325252ull;
+		struct abi_vcpu_page page;
+		struct uvc c;
+
+		uvc_begin_protected(&c, 1, flags,
+			"print go\nloop 30\nwrite 2M 128K 1\nshare 2M 64K\ncheck 2M 128K 1\n"
+			"unshare 2M 64K\ncheck 2M 128K 1\nshare 2080K 4K\nunshare 2080K 4K\n"
+			"check 2M 128K 1\nend\npoweroff\n");
+		page.type = ABI_EXIT_PRINT;
+		while (page.type != ABI_EXIT_POWEROFF) {
+			uvc_reply(&c, 0, ABI_ST_OK);
+			page_out_until_exit(&c, s, &seed);
+			uvc_exit(&c, 0, &page);
+			assert_int_not_equal(page.type, ABI_EXIT_STOPPED);
+			/* Between the guest's question and the answer. */
+			for (unsigned int i = 0; i < 4; i++)
+				(void)store_try_out(&c, s, 2 * MIB + i * 8 * PAGE, 4 * PAGE, NULL);
+		}
+		uvc_end(&c);
+		free(s);
+	}
+}
+
 /* What the guest gives up is gone, wherever it was. */
 static void test_release_sealed(void **state)
 {
@@ -716,6 +756,7 @@ int main(void)
 		cmocka_unit_test(test_share_sealed),
 		cmocka_unit_test(test_unshare_sealed),
 		cmocka_unit_test(test_out_while_converting),
+		cmocka_unit_test(test_out_while_flipping),
 		cmocka_unit_test(test_release_sealed),
 		cmocka_unit_test(test_others_go_on),
 		cmocka_unit_test(test_stop_wakes),

@@ -27,7 +27,11 @@ struct store {
 
 struct store *store_new(void);
 
-/* Pages @gpa out into @s.  Returns how many. */
+/* Pages a range out into @s.  The status, and how many pages; @ret_pages may be NULL. */
+uint32_t store_try_out(
+	struct uvc *c, struct store *s, uint64_t gpa, uint64_t bytes, uint64_t *ret_pages);
+
+/* The same for what must succeed.  Returns how many. */
 uint64_t store_out(struct uvc *c, struct store *s, uint64_t gpa, uint64_t bytes);
 
 /* Brings back what @s has of a range. */
