@@ -253,8 +253,15 @@ void *pager_cleaner(void *arg)
 
 void pager_forget(struct pager *p, struct gfn_range r)
 {
+	struct range_run run;
+
+	for (uint64_t at = r.start.v;
+		range_map_next(p->stored, at, &run) && run.start < range_end(r); at = run.end) {
+		uint64_t end = run.end < range_end(r) ? run.end : range_end(r);
+
+		pager_may_drop(p, (struct gfn_range){gfn(run.start), end - run.start});
+	}
 	(void)range_map_set(p->stored, r.start.v, range_end(r), 0);
-	pager_may_drop(p, r);
 }
 
 void pager_reset(struct pager *p)

@@ -46,7 +46,7 @@ static void leave(struct test_store *s, uint64_t gpa, size_t count)
 
 static bool concerns(const struct test_store *s, uint64_t gpa, size_t count)
 {
-	return s->at >= gpa && s->at < gpa + count * PAGE;
+	return s->at == TEST_STORE_ANY || (s->at >= gpa && s->at < gpa + count * PAGE);
 }
 
 static void wait_at(struct test_store *s, const bool *gate, uint64_t gpa, size_t count)

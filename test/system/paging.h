@@ -31,6 +31,9 @@ enum fault {
 	FAULT_PUT       /* put: -ENOSPC */
 };
 
+/* For test_store.at: any page. */
+#define TEST_STORE_ANY UINT64_MAX
+
 /* In memory.  It aborts if liblethe does not keep to what lethe/page_store.h promises. */
 struct test_store {
 	struct lethe_page_store ops; /* first */

@@ -3,9 +3,11 @@
  * A stand-in for lethe-uv that does as it is told, for tests of liblethe.
  *
  *	FAKE_UV_MODE	what is wrong with it, see enum mode below
- *	FAKE_UV_FAIL	CALL:STATUS, numbers: this call is answered with this status
+ *	FAKE_UV_FAIL	CALL:STATUS[:TIMES], numbers: this call is answered with this status,
+ *			always or so many times
  *	FAKE_UV_EXITS	what vCPU 0 asks after VM_START: TYPE,ARG0,ARG1,ARG2,RESULT,SIZE;...
- *			(RESULT: last_result; SIZE: of data, all bytes 'x')
+ *			(RESULT: last_result; SIZE: of data, all bytes 'x'); a TYPE of
+ *			enum step below is no exit
  *	FAKE_UV_LOG	a file that gets a line for each call and each reply
  *
  * Like the original, it goes on in a second process that is its parent's child.
@@ -27,6 +29,15 @@
 #include "os/memfd.h"
 #include "os/sandbox.h"
 #include "os/socket.h"
+#include "test/unit/hv/fake_pages.h"
+
+/* What a vCPU does beside exits. */
+enum step {
+	STEP_EVENT = 200, /* sends an event of type ARG2 with GPA ARG0 and ARG1 bytes */
+	STEP_IN = 201,    /* waits until the ARG1 bytes at ARG0 are resident */
+	STEP_OUT = 202,   /* waits until they are sealed */
+	STEP_FLOOD = 203  /* wants ARG2 single pages, at ARG0 and every ARG1 bytes */
+};
 
 struct slot {
 	uint64_t gpa, bytes;
@@ -35,7 +46,7 @@ struct slot {
 
 static struct {
 	char mode[32];
-	uint32_t fail_call, fail_status;
+	uint32_t fail_call, fail_status, fail_times;
 	int log;
 	struct abi_vcpu_page *pages;
 	uint8_t *bulk;
@@ -81,6 +92,35 @@ static void send_answer(uint32_t seq, uint32_t status, const void *result, uint3
 
 /* ---- vCPU 0 ---- */
 
+static void send_event(uint32_t type, uint64_t gpa, uint64_t bytes)
+{
+	const struct abi_event event = {
+		.magic = ABI_EVENT_MAGIC, .type = type, .gpa = gpa, .bytes = bytes};
+	const struct iovec iov = {(void *)&event, sizeof(event)};
+
+	(void)socket_send(ABI_SOCKET_FD, &iov, 1, NULL, 0);
+}
+
+/* False: it is an exit. */
+static bool take_step(unsigned int type, uint64_t a0, uint64_t a1, uint64_t a2)
+{
+	switch (type) {
+	case STEP_EVENT:
+		send_event((uint32_t)a2, a0, a1);
+		return true;
+	case STEP_IN:
+	case STEP_OUT:
+		fake_pages_await(a0, a1, type == STEP_OUT);
+		return true;
+	case STEP_FLOOD:
+		for (uint64_t i = 0; i < a2; i++)
+			send_event(ABI_EVENT_PAGE_WANTED, a0 + i * a1, 4096);
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void post(struct abi_vcpu_page *page, uint32_t seq)
 {
 	__atomic_store_n(&page->exit_seq, seq, __ATOMIC_RELEASE);
@@ -103,7 +143,8 @@ static void play(const char *script)
 	struct abi_vcpu_page *page = uv.pages;
 	uint32_t seq = page->exit_seq;
 
-	for (const char *at = script; at != NULL && *at != '\0';) {
+	for (const char *at = script; at != NULL && *at != '\0';
+		at = strchr(at, ';'), at = at == NULL ? NULL : at + 1) {
 		unsigned long long a0, a1, a2;
 		unsigned int type, size;
 		long long result;
@@ -111,6 +152,8 @@ static void play(const char *script)
 		if (sscanf(at, "%u,%llu,%llu,%llu,%lld,%u", &type, &a0, &a1, &a2, &result, &size) !=
 			6)
 			_exit(8);
+		if (take_step(type, a0, a1, a2))
+			continue;
 		page->type = type;
 		page->arg[0] = a0;
 		page->arg[1] = a1;
@@ -122,8 +165,6 @@ static void play(const char *script)
 		post(page, ++seq);
 		if (type != ABI_EXIT_POWEROFF && type != ABI_EXIT_CLOSED && type <= ABI_EXIT_MMIO)
 			wait_for_reply(page, seq);
-		at = strchr(at, ';');
-		at = at == NULL ? NULL : at + 1;
 	}
 }
 
@@ -237,8 +278,18 @@ static uint32_t perform(uint32_t call, const void *args, const int *fds, uint64_
 	case ABI_CALL_RESET:
 		for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++)
 			drop_slot(i);
+		fake_pages_reset();
 		result[0] = 7;
 		result[1] = 4096;
+		break;
+	case ABI_CALL_PAGE_OUT:
+		return fake_page_out(args, uv.bulk, (void *)result);
+	case ABI_CALL_PAGE_IN_SEALED:
+		return fake_page_in(
+			args, uv.bulk, mode_is("one-by-one") ? 1 : UINT64_MAX, (void *)result);
+	case ABI_CALL_COLDEST:
+		*(struct abi_coldest_ret *)result = (struct abi_coldest_ret){
+			.count = 1, .range = {{0, ((const struct abi_coldest *)args)->bytes}}};
 		break;
 	case ABI_CALL_MEM_READ:
 	case ABI_CALL_MEM_WRITE:
@@ -268,15 +319,19 @@ static void answer_hello(uint32_t seq)
 /* Everything else: PERFORM waits for CANCEL, a failing call for nothing. */
 static void answer(const struct abi_request *head, const void *args, const int *fds)
 {
-	uint64_t result[64] = {0};
+	uint64_t result[512] = {0};
 	uint32_t status, size = calls[head->call].result;
 
 	if (head->call == ABI_CALL_PERFORM && mode_is("park")) {
 		uv.parked_seq = head->seq;
 		return;
 	}
-	status = head->call == uv.fail_call ? uv.fail_status
-					    : perform(head->call, args, fds, result);
+	if (head->call == uv.fail_call && uv.fail_times > 0) {
+		status = uv.fail_status;
+		uv.fail_times -= uv.fail_times != UINT32_MAX;
+	} else {
+		status = perform(head->call, args, fds, result);
+	}
 	if (head->call == ABI_CALL_CANCEL && uv.parked_seq != 0) {
 		result[1] = 5;
 		send_answer(
@@ -322,7 +377,9 @@ int main(void)
 
 	snprintf(uv.mode, sizeof(uv.mode), "%s", mode != NULL ? mode : "");
 	uv.log = log != NULL ? open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
-	if (fail != NULL && sscanf(fail, "%u:%u", &uv.fail_call, &uv.fail_status) != 2)
+	uv.fail_times = UINT32_MAX;
+	if (fail != NULL &&
+		sscanf(fail, "%u:%u:%u", &uv.fail_call, &uv.fail_status, &uv.fail_times) < 2)
 		return 3;
 	if (mode_is("dies-first"))
 		return 1;
