@@ -21,9 +21,15 @@
 static struct {
 	char name[NAME_MAX_BYTES]; /* empty: none chosen */
 	unsigned long nth;
-	int error; /* positive errno, 0 for kill */
+	int error;  /* positive errno; 0: a signal */
+	int signal; /* that this process sends to itself */
 	atomic_ulong hits;
 } chosen;
+
+static const struct {
+	const char *name;
+	int number;
+} signals[] = {{"kill", SIGKILL}, {"term", SIGTERM}, {"stop", SIGSTOP}};
 
 static pthread_once_t chosen_once = PTHREAD_ONCE_INIT;
 
@@ -40,9 +46,12 @@ static bool parse_what(const char *text)
 	char *end;
 	long number;
 
-	if (strcmp(text, "kill") == 0) {
-		chosen.error = 0;
-		return true;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		if (strcmp(text, signals[i].name) == 0) {
+			chosen.signal = signals[i].number;
+			chosen.error = 0;
+			return true;
+		}
 	}
 	number = strtol(text, &end, 10);
 	if (isdigit((unsigned char)text[0])) {
@@ -86,7 +95,7 @@ static void choose(void)
 	if (!text)
 		return;
 	if (!parse_choice(text)) {
-		log_error("LETHE_FAILPOINT=%s: not NAME[:NTH[:ERRNO or kill]]", text);
+		log_error("LETHE_FAILPOINT=%s: not NAME[:NTH[:ERRNO, kill, term or stop]]", text);
 		abort();
 	}
 }
@@ -97,7 +106,7 @@ int failpoint(const char *name)
 	if (strcmp(chosen.name, name) != 0 || atomic_fetch_add(&chosen.hits, 1) + 1 != chosen.nth)
 		return 0;
 	if (chosen.error == 0)
-		kill(getpid(), SIGKILL);
+		kill(getpid(), chosen.signal);
 	return -chosen.error;
 }
 

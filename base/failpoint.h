@@ -8,8 +8,9 @@
  *
  * The environment variable LETHE_FAILPOINT=NAME[:NTH[:WHAT]] chooses one: the NTH time
  * (1 by default) that this process reaches NAME, failpoint() returns -WHAT (an errno as
- * a name or number, ENOMEM by default) or, if WHAT is `kill`, the process kills itself
- * with SIGKILL.  All other times, and for all other names, it returns 0.
+ * a name or number, ENOMEM by default) or, if WHAT is `kill`, `term` or `stop`, the process
+ * sends itself SIGKILL, SIGTERM or SIGSTOP and, if it goes on, failpoint() returns 0.  All
+ * other times, and for all other names, it returns 0.
  *
  * Only in builds with -Dfailpoints=true, which are for tests; in others failpoint() is
  * the constant 0 and nothing looks at the environment.  The variable is read at the
@@ -22,7 +23,7 @@
 #define BASE_FAILPOINT_H
 
 #ifdef LETHE_FAILPOINTS
-/* Thread-safe.  Makes no system call except to die. */
+/* Thread-safe.  Makes no system call but to send a signal. */
 int failpoint(const char *name);
 #else
 static inline int failpoint(const char *name)

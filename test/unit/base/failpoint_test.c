@@ -83,6 +83,31 @@ static void test_kill(void **state)
 	assert_dies("one:2:kill", 2, SIGKILL);
 }
 
+static void test_other_signals(void **state)
+{
+	assert_dies("one:2:term", 2, SIGTERM);
+	signal(SIGTERM, SIG_IGN);
+	assert_returns("one:2:term", 2, 0);
+	signal(SIGTERM, SIG_DFL);
+}
+
+/* It goes on where it was when somebody else lets it. */
+static void test_stop(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		setenv("LETHE_FAILPOINT", "one:1:stop", 1);
+		_exit(failpoint("one") == 0 ? 7 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+	kill(pid, SIGCONT);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WEXITSTATUS(status), 7);
+}
+
 static void test_malformed_choice_is_noticed(void **state)
 {
 	static const char *const bad[] = {"", ":1", "one:", "one:0", "one:-1", "one:x",
@@ -102,6 +127,8 @@ int main(void)
 		cmocka_unit_test(test_fails_once_at_the_nth_time),
 		cmocka_unit_test(test_errno_by_name_or_number),
 		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_other_signals),
+		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_malformed_choice_is_noticed),
 	};
 
