@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "hv/error.h"
 #include "hv/vm.h"
 
@@ -39,8 +40,11 @@ int lethe_destroy_prepare(struct lethe_vm *vm, uint64_t *ret_incarnation, uint64
 	int ret;
 
 	pthread_mutex_lock(&vm->lock);
-	ret = hv_call(vm, ABI_CALL_PREPARE, NULL, &result);
+	ret = failpoint("destroy-prepare");
+	if (ret == 0)
+		ret = hv_call(vm, ABI_CALL_PREPARE, NULL, &result);
 	if (ret == 0) {
+		(void)failpoint("destroy-prepared");
 		vm->is_protected = false;
 		hv_drop_slots(vm);
 	}
@@ -54,9 +58,12 @@ int lethe_destroy_prepare(struct lethe_vm *vm, uint64_t *ret_incarnation, uint64
 
 int lethe_destroy_perform(struct lethe_vm *vm, struct lethe_destroy_result *ret)
 {
-	struct abi_perform_ret result;
-	int err = hv_call(vm, ABI_CALL_PERFORM, NULL, &result);
+	struct abi_perform_ret result = {0};
+	int err = failpoint("destroy-perform");
 
+	if (err == 0)
+		err = hv_call(vm, ABI_CALL_PERFORM, NULL, &result);
+	(void)failpoint("destroy-performed");
 	if (err == 0 || err == -ECANCELED || err == -EUCLEAN)
 		copy_result(&result, ret);
 	return err < 0 ? fail(err, "not destroyed: %s", why(err)) : 0;
@@ -64,19 +71,24 @@ int lethe_destroy_perform(struct lethe_vm *vm, struct lethe_destroy_result *ret)
 
 int lethe_destroy_cancel(struct lethe_vm *vm)
 {
-	int ret = hv_call(vm, ABI_CALL_CANCEL, NULL, NULL);
+	int ret = failpoint("destroy-cancel");
 
+	if (ret == 0)
+		ret = hv_call(vm, ABI_CALL_CANCEL, NULL, NULL);
 	return ret < 0 ? fail(ret, "cannot cancel: %s", why(ret)) : 0;
 }
 
 int lethe_vm_reset(struct lethe_vm *vm, struct lethe_destroy_result *ret)
 {
-	struct abi_perform_ret result;
+	struct abi_perform_ret result = {0};
 	int err;
 
 	pthread_mutex_lock(&vm->lock);
-	err = hv_call(vm, ABI_CALL_RESET, NULL, &result);
+	err = failpoint("destroy-reset");
+	if (err == 0)
+		err = hv_call(vm, ABI_CALL_RESET, NULL, &result);
 	if (err == 0 || err == -EUCLEAN) {
+		(void)failpoint("destroy-was-reset");
 		vm->is_protected = false;
 		hv_drop_slots(vm);
 		copy_result(&result, ret);

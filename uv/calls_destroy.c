@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "uv/dispatch.h"
 #include "uv/publish.h"
@@ -82,7 +83,9 @@ int call_prepare(struct uv_vm *vm, const struct call *c)
 
 	wait_until_ended(vm);
 	pthread_mutex_lock(&vm->lock);
-	ret = check_prepare(vm);
+	ret = failpoint("uv-prepare");
+	if (ret == 0)
+		ret = check_prepare(vm);
 	d = ret == 0 ? dying_new(vm->incarnation) : NULL;
 	if (ret == 0 && d == NULL)
 		ret = -ENOMEM;
@@ -93,6 +96,7 @@ int call_prepare(struct uv_vm *vm, const struct call *c)
 		d->inc.state = INC_SET_ASIDE;
 		ret = incarnation_push(&vm->dying, &d->inc);
 		uv_vm_publish(vm);
+		(void)failpoint("uv-prepared");
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
@@ -107,8 +111,10 @@ static void answer_perform(
 
 int call_perform(struct uv_vm *vm, const struct call *c)
 {
-	int ret;
+	int ret = failpoint("uv-perform");
 
+	if (ret < 0)
+		return ret;
 	pthread_mutex_lock(&vm->lock);
 	ret = sweeper_perform(vm->sweeper, c->seq, answer_perform);
 	pthread_mutex_unlock(&vm->lock);
@@ -117,7 +123,9 @@ int call_perform(struct uv_vm *vm, const struct call *c)
 
 int call_cancel(struct uv_vm *vm, const struct call *c)
 {
-	return sweeper_cancel(vm->sweeper);
+	int ret = failpoint("uv-cancel");
+
+	return ret < 0 ? ret : sweeper_cancel(vm->sweeper);
 }
 
 /* Destroys the oldest incarnation that nobody works on.  False when there is none. */
@@ -174,8 +182,10 @@ int call_reset(struct uv_vm *vm, const struct call *c)
 {
 	bool leave = false;
 	struct dying *d;
-	int ret = 0;
+	int ret = failpoint("uv-reset");
 
+	if (ret < 0)
+		return ret;
 	wait_until_ended(vm);
 	pthread_mutex_lock(&vm->lock);
 	d = vm->state.phase == PHASE_RUNNING ? NULL : dying_new(vm->incarnation);
@@ -187,6 +197,7 @@ int call_reset(struct uv_vm *vm, const struct call *c)
 		move_out(vm, d);
 		dying_leave(vm, d, leave);
 		uv_vm_publish(vm);
+		(void)failpoint("uv-was-reset");
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return ret < 0 || leave ? ret : destroy_all_waiting(vm, &c->result->perform);

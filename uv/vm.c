@@ -257,11 +257,13 @@ void uv_vm_finish(struct uv_vm *vm)
 	left = sweep_left(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_end(vm, ABI_VM_FORGETTING, left);
+	(void)failpoint("uv-end");
 	sweeper_free(vm->sweeper);
 	vm->sweeper = NULL;
 	crew_free(vm->crew);
 	(void)destroy_all_waiting(vm, &unused);
 	publish_end(vm, ABI_VM_GONE, 0);
+	(void)failpoint("uv-ended");
 	if (vm->executor->vm_fini != NULL)
 		vm->executor->vm_fini(vm);
 	seal_free(vm->seal);

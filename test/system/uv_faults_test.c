@@ -186,6 +186,39 @@ static void test_setting_aside(void **state)
 	}
 }
 
+/* A call of the end of an incarnation that fails has changed nothing, and succeeds later. */
+static void test_steps_of_forgetting(void **state)
+{
+	static const struct {
+		const char *failpoint;
+		uint32_t call;
+	} faults[] = {{"uv-prepare", ABI_CALL_PREPARE}, {"uv-reset", ABI_CALL_RESET},
+		{"uv-perform", ABI_CALL_PERFORM}, {"uv-cancel", ABI_CALL_CANCEL}};
+
+	for (size_t i = 0; i < COUNT(faults); i++) {
+		bool later =
+			faults[i].call == ABI_CALL_PERFORM || faults[i].call == ABI_CALL_CANCEL;
+		struct abi_info_ret before, after;
+		struct uvc c;
+
+		print_message("%s\n", faults[i].failpoint);
+		begin(&c, faults[i].failpoint, 0, "poweroff\n");
+		uvc_protect(&c, LOW);
+		if (later)
+			assert_int_equal(uvc_call0(&c, ABI_CALL_PREPARE, NULL, 0), ABI_ST_OK);
+		before = uvc_info(&c);
+		assert_int_equal(uvc_call0(&c, faults[i].call, NULL, 0), ABI_ST_NO_MEMORY);
+		after = uvc_info(&c);
+		assert_int_equal(after.incarnation, before.incarnation);
+		assert_int_equal(after.security, before.security);
+		assert_int_equal(after.set_aside_bytes, before.set_aside_bytes);
+		assert_int_equal(uvc_call0(&c, later ? ABI_CALL_PERFORM : faults[i].call, NULL, 0),
+			ABI_ST_OK);
+		assert_int_equal(uvc_call0(&c, ABI_CALL_CANCEL, NULL, 0), ABI_ST_NOTHING);
+		uvc_end(&c);
+	}
+}
+
 static void test_no_memory_at_the_end(void **state)
 {
 	struct uvc c;
@@ -307,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_switch),
 		cmocka_unit_test(test_page_in),
 		cmocka_unit_test(test_setting_aside),
+		cmocka_unit_test(test_steps_of_forgetting),
 		cmocka_unit_test(test_no_memory_at_the_end),
 		cmocka_unit_test(test_quarantine),
 		cmocka_unit_test(test_share),
