@@ -10,14 +10,9 @@
 
 static json_t *eta_json(const struct lethe_ps_entry *entry)
 {
-	double eta_ns;
+	uint64_t ns;
 
-	if (entry->forget_bytes == 0)
-		return json_integer(0);
-	eta_ns = entry->forget_rate == 0
-			 ? 1e18
-			 : (double)entry->forget_bytes * 1e9 / (double)entry->forget_rate;
-	return eta_ns < 1e18 ? json_integer((json_int_t)eta_ns) : json_null();
+	return vm_list_eta(entry, &ns) ? json_integer((json_int_t)ns) : json_null();
 }
 
 static json_t *entry_json(const struct lethe_ps_entry *entry)
