@@ -251,6 +251,11 @@ static void check_guest(void)
 
 /* ---- memory ---- */
 
+static void slot_add(uint32_t id, struct ref_range r)
+{
+	expect("slot add", r, world_slot_add(id, r), ref_slot_add(&ref, id, r));
+}
+
 static void do_slot_add(void)
 {
 	struct ref_range r = {dice(64), 1 + dice(24)};
@@ -260,12 +265,11 @@ static void do_slot_add(void)
 		r = (struct ref_range){dice(4) * 512 + dice(9), 500 + dice(600)};
 	else if (dice(2) == 0)
 		r.first += 100 * id;
-	expect("slot add", r, world_slot_add(id, r), ref_slot_add(&ref, id, r));
+	slot_add(id, r);
 }
 
-static void do_slot_delete(void)
+static void slot_delete(uint32_t id)
 {
-	uint32_t id = some_slot();
 	const struct abi_slot args = {.id = id};
 	struct ref_range r = ref.slot[id];
 	uint32_t want = ref_slot_delete(&ref, id);
@@ -274,6 +278,11 @@ static void do_slot_delete(void)
 		want);
 	if (want == ABI_ST_OK)
 		world_slot_drop(id);
+}
+
+static void do_slot_delete(void)
+{
+	slot_delete(some_slot());
 }
 
 /* The hypervisor writes to memory of its own, whatever that is to the guest. */
@@ -543,16 +552,12 @@ static void do_convert(void)
 		expect(to_shared ? "share" : "unshare", r, (uint32_t)-guest_wait(vcpu), status);
 }
 
-/* Sometimes a whole slot, so that it can be deleted. */
-static void do_release(void)
+static void release(struct ref_range r)
 {
-	struct ref_range r = dice(3) == 0 ? ref.slot[some_slot()] : some_range(8);
 	const uint64_t arg[2] = {(uint64_t)r.first * 4096, (uint64_t)r.count * 4096};
 	uint32_t want;
 	unsigned int vcpu;
 
-	if (r.count == 0)
-		return;
 	if (is_watched(r))
 		end_watch();
 	vcpu = some_vcpu();
@@ -563,6 +568,25 @@ static void do_release(void)
 		world_reply(vcpu, ABI_ST_OK);
 	}
 	expect("release", r, (uint32_t)-guest_wait(vcpu), want);
+}
+
+static void do_release(void)
+{
+	release(some_range(8));
+}
+
+/* A whole slot is given up, goes, and sometimes comes back at once. */
+static void do_unplug(void)
+{
+	uint32_t id = some_slot();
+	struct ref_range r = ref.slot[id];
+
+	if (r.count == 0)
+		return;
+	release(r);
+	slot_delete(id);
+	if (dice(2) == 0)
+		slot_add(id, r);
 }
 
 /* The guest ends this incarnation by itself, or by an access that nothing allows. */
@@ -736,6 +760,7 @@ static const struct {
 	{do_guest_watch, {0, 1, 0}},
 	{do_convert, {0, 14, 0}},
 	{do_release, {0, 4, 0}},
+	{do_unplug, {0, 2, 0}},
 	{do_guest_end, {0, 6, 0}},
 	{do_prepare, {3, 1, 14}},
 	{do_perform, {5, 3, 5}},

@@ -8,10 +8,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "os/window.h"
 
 #define WINDOWS_MAX 256
+#define PAGE        4096u
 
 int __real_window_private(uint64_t bytes, struct window *ret);
 int __real_window_shared(int memfd, uint64_t bytes, struct window *ret);
@@ -46,9 +48,20 @@ unsigned int watch_windows(void)
 	return count;
 }
 
+/* The first resident page of @w in [at, end), or UINT64_MAX.  Without the window's help. */
+static uint64_t next_resident(const struct window *w, uint64_t at, uint64_t end)
+{
+	unsigned char is_resident;
+
+	for (; at < end; at += PAGE) {
+		if (mincore(w->base + at, PAGE, &is_resident) == 0 && (is_resident & 1) != 0)
+			return at;
+	}
+	return UINT64_MAX;
+}
+
 bool watch_any_private(void)
 {
-	uint64_t at, bytes;
 	bool any = false;
 
 	pthread_mutex_lock(&lock);
@@ -56,7 +69,7 @@ bool watch_any_private(void)
 		const struct window *w = &known[i].window;
 
 		any = w->base != NULL && known[i].is_private &&
-		      window_next_resident(w, 0, w->bytes, &at, &bytes) == 0;
+		      next_resident(w, 0, w->bytes) != UINT64_MAX;
 	}
 	pthread_mutex_unlock(&lock);
 	return any;
@@ -90,15 +103,14 @@ static unsigned int find(const struct window *w, const char *what)
 /* Memory that nothing was ever put into may be there: it is zero, too. */
 static void check_wiped(const struct window *w, uint64_t offset, uint64_t end)
 {
-	uint64_t at = offset, bytes;
+	uint64_t at = offset;
 
-	while (wiping && window_next_resident(w, at, end, &at, &bytes) == 0) {
-		for (uint64_t o = 0; o < bytes; o += sizeof(uint64_t)) {
+	for (; wiping && (at = next_resident(w, at, end)) != UINT64_MAX; at += PAGE) {
+		for (uint64_t o = 0; o < PAGE; o += sizeof(uint64_t)) {
 			if (*(const uint64_t *)(w->base + at + o) != 0)
 				model_die("page %llu of a private window goes unwiped",
-					(unsigned long long)((at + o) / 4096));
+					(unsigned long long)(at / PAGE));
 		}
-		at += bytes;
 	}
 }
 
