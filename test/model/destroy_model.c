@@ -294,6 +294,9 @@ static void do_scribble(void)
 
 	if (id < 0 || token == 0 || is_watched(r))
 		return;
+	/* Where the ultravisor chooses how to share, what this changes is not known. */
+	if (ref.page[r.first].state == REF_SHARED && (flags & ABI_VM_SHARE_AUTO) != 0)
+		return;
 	note("scribble", r, 0);
 	for (uint32_t i = 0; i < 512; i++)
 		world_page((uint32_t)id, r.first)[i] = guest_word(token, i);

@@ -254,8 +254,15 @@ void world_exit(unsigned int vcpu, uint32_t type)
 	struct abi_vcpu_page *page = page_of(vcpu);
 	uint32_t now;
 
-	while ((now = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE)) == exit_seen[vcpu]) {
-		if (futex_wait(&page->exit_seq, now, &patience) == -ETIMEDOUT)
+	/* It says all the time that it sleeps, so that it is always woken. */
+	__atomic_store_n(&page->reply_sleeps, 1, __ATOMIC_SEQ_CST);
+	while (true) {
+		uint32_t bell = __atomic_load_n(&page->bell, __ATOMIC_SEQ_CST);
+
+		now = __atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE);
+		if (now != exit_seen[vcpu])
+			break;
+		if (futex_wait(&page->bell, bell, &patience) == -ETIMEDOUT)
 			model_die("vCPU %u does not exit", vcpu);
 	}
 	exit_seen[vcpu] = now;
@@ -269,7 +276,7 @@ void world_reply(unsigned int vcpu, uint32_t status)
 
 	page->reply_status = status;
 	__atomic_store_n(&page->reply_seq, exit_seen[vcpu], __ATOMIC_RELEASE);
-	futex_wake(&page->reply_seq, 1);
+	futex_ring(&page->reply_bell, &page->sleeps);
 }
 
 void world_skip_exits(void)
@@ -292,11 +299,11 @@ static void make_shared(int fds[4])
 	snprintf(status_path, sizeof(status_path), "%s/status", vm_folder);
 	if (mkdir(vm_folder, 0700) < 0)
 		model_die("no folder in %s", folder);
-	fds[0] = memfd_new("pages", GUEST_VCPUS * ABI_EXIT_PAGE);
+	fds[0] = memfd_new("pages", ABI_PAGES_BYTES(GUEST_VCPUS));
 	fds[1] = memfd_new("bulk", ABI_BULK_SIZE);
 	fds[2] = open(status_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	fds[3] = open(vm_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (memfd_map(fds[0], GUEST_VCPUS * ABI_EXIT_PAGE, &p) < 0)
+	if (memfd_map(fds[0], ABI_PAGES_BYTES(GUEST_VCPUS), &p) < 0)
 		model_die("no exit pages");
 	pages = p;
 	if (memfd_map(fds[1], ABI_BULK_SIZE, &p) < 0)
