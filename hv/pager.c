@@ -324,6 +324,7 @@ static void free_pager(struct pager *p)
 	}
 	for (unsigned int i = 0; i < LETHE_STORE_GETS; i++)
 		free(p->worker[i].buffer);
+	transfer_free(p->spare);
 	range_map_free(p->stored);
 	range_map_free(p->droppable);
 	pthread_cond_destroy(&p->changed);

@@ -80,6 +80,7 @@ struct pager {
 	pthread_cond_t changed;
 	bool stopping;
 	struct transfer *transfers;
+	struct transfer *spare;      /* of the last page-out, whose buffer has its pages; or NULL */
 	struct range_map *stored;    /* 1: sealed in the ultravisor */
 	struct range_map *droppable; /* 1: space that may be given back, unless stored or in use */
 	bool drop_all;               /* everything is to be dropped before anything is put */

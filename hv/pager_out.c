@@ -45,6 +45,28 @@ void transfer_free(struct transfer *t)
 	free(t);
 }
 
+static struct transfer *transfer_take(struct pager *p)
+{
+	struct transfer *t;
+
+	pthread_mutex_lock(&p->vm->lock);
+	t = p->spare;
+	p->spare = NULL;
+	pthread_mutex_unlock(&p->vm->lock);
+	return t != NULL ? t : transfer_new();
+}
+
+static void transfer_give(struct pager *p, struct transfer *t)
+{
+	pthread_mutex_lock(&p->vm->lock);
+	if (p->spare == NULL) {
+		p->spare = t;
+		t = NULL;
+	}
+	pthread_mutex_unlock(&p->vm->lock);
+	transfer_free(t);
+}
+
 /* ---- sealing ---- */
 
 /* Which pages of @r are sealed, as far as this side knows. */
@@ -323,7 +345,7 @@ static int out_patiently(
 /* Pages out of @r until *pages, which counts up, is at least @enough.  0 or -errno. */
 static int out_range(struct pager *p, struct gfn_range r, uint64_t enough, uint64_t *pages)
 {
-	struct transfer *t = transfer_new();
+	struct transfer *t = transfer_take(p);
 	struct gfn_range batch;
 	int ret = t == NULL ? -ENOMEM : 0;
 
@@ -339,7 +361,7 @@ static int out_range(struct pager *p, struct gfn_range r, uint64_t enough, uint6
 			r.count -= batch.count;
 		}
 	}
-	transfer_free(t);
+	transfer_give(p, t);
 	return ret;
 }
 
