@@ -79,7 +79,7 @@ static void test_out_and_in(void **unused)
 	assert_int_equal(info.pages_in, 2048);
 	/* The space is given back, a little later. */
 	pthread_mutex_lock(&store->lock);
-	for (size_t i = 0; i < MEMORY / PAGE; i++) {
+	for (size_t i = 0; i < STORED / PAGE; i++) {
 		while (store->kept[i])
 			pthread_cond_wait(&store->changed, &store->lock);
 	}
@@ -439,25 +439,107 @@ static void test_file(void **unused)
 
 /* ---- hotplug ---- */
 
+#define PLUGGED (16 * MIB)
+#define MOVED   (32 * MIB)
+
+/* Refused, and it is as it was. */
+static void assert_stays(void)
+{
+	enum lethe_gfn_state state;
+
+	assert_int_equal(lethe_slot_remove(guest.vm, 1), -EBUSY);
+	assert_int_equal(lethe_slot_move(guest.vm, 1, MOVED), -EBUSY);
+	assert_int_equal(lethe_gfn_state(guest.vm, MOVED, &state), -ENOENT);
+}
+
+/* What this process has of the slot never shows what the guest does there. */
+static void assert_mapping_is_empty(void)
+{
+	static const uint8_t zeros[PAGE];
+	uint64_t bytes;
+	void *hva;
+
+	assert_int_equal(lethe_slot_mapping(guest.vm, 1, &hva, &bytes), 0);
+	assert_int_equal(bytes, MIB);
+	for (uint64_t o = 0; o < bytes; o += PAGE)
+		assert_memory_equal((uint8_t *)hva + o, zeros, PAGE);
+}
+
+/* Added, used, out and in, given up bit by bit, moved, used again, removed. */
 static void test_hotplug(void **unused)
 {
 	enum lethe_gfn_state state;
-	char byte;
+	uint8_t byte;
 
-	start("protect\nprint secure\nzero 12M 1M\n");
-	run_to("secure");
-	assert_int_equal(lethe_slot_add(guest.vm, 1, MEMORY, MIB), 0);
-	assert_states(MEMORY, MIB, LETHE_GFN_SECURE);
-	assert_int_equal(lethe_mem_read(guest.vm, MEMORY, &byte, 1), -EPERM);
-	/* The guest has not given it up. */
-	assert_int_equal(lethe_slot_remove(guest.vm, 1), -EBUSY);
-	assert_int_equal(lethe_slot_move(guest.vm, 1, 2 * MEMORY), -EBUSY);
-	assert_int_equal(lethe_slot_move(guest.vm, 2, 2 * MEMORY), -ENOENT);
-	assert_int_equal(lethe_slot_move(guest.vm, 32, 2 * MEMORY), -ENOENT);
+	start("protect\nprint add\nzero 16M 1M\nwrite 16M 1M 5\nprint written\ncheck 16M 1M 5\n"
+	      "print checked\nrelease 16M 512K\nprint half\ncheck 16896K 512K 5\n"
+	      "print still\nrelease 16896K 512K\nprint released\nzero 32M 1M\n"
+	      "write 32M 1M 6\nprint moved\ncheck 32M 1M 6\nrelease 32M 1M\nprint done\n");
+	run_to("add");
+	assert_int_equal(lethe_slot_add(guest.vm, 1, PLUGGED, MIB), 0);
+	assert_states(PLUGGED, MIB, LETHE_GFN_SECURE);
+	assert_int_equal(lethe_slot_add(guest.vm, 2, PLUGGED, MIB), -EEXIST);
+	run_to("written");
+	assert_mapping_is_empty();
+	assert_int_equal(lethe_mem_read(guest.vm, PLUGGED, &byte, 1), -EPERM);
+	assert_int_equal(guest_out(&guest, PLUGGED, MIB), 256);
+	assert_stays();
+	assert_states(PLUGGED, MIB, LETHE_GFN_PAGED_OUT);
+	run_to("checked");
+	assert_int_equal(guest_out(&guest, PLUGGED, MIB), 256);
+	run_to("half");
+	assert_stays();
+	assert_states(PLUGGED, MIB / 2, LETHE_GFN_NORMAL);
+	assert_states(PLUGGED + MIB / 2, MIB / 2, LETHE_GFN_PAGED_OUT);
+	run_to("still");
+	assert_states(PLUGGED + MIB / 2, MIB / 2, LETHE_GFN_SECURE);
+	run_to("released");
+	assert_int_equal(lethe_slot_move(guest.vm, 1, MEMORY - PAGE), -EEXIST);
 	assert_int_equal(lethe_slot_move(guest.vm, 1, 1), -EINVAL);
 	assert_int_equal(lethe_slot_move(guest.vm, 1, (uint64_t)1 << 48), -ERANGE);
-	assert_states(MEMORY, MIB, LETHE_GFN_SECURE);
-	assert_int_equal(lethe_gfn_state(guest.vm, 2 * MEMORY, &state), -ENOENT);
+	assert_int_equal(lethe_slot_move(guest.vm, 2, MOVED), -ENOENT);
+	assert_int_equal(lethe_slot_move(guest.vm, 32, MOVED), -ENOENT);
+	assert_int_equal(lethe_slot_move(guest.vm, 1, MOVED), 0);
+	assert_int_equal(lethe_gfn_state(guest.vm, PLUGGED, &state), -ENOENT);
+	assert_states(MOVED, MIB, LETHE_GFN_SECURE);
+	run_to("moved");
+	assert_mapping_is_empty();
+	assert_int_equal(guest_out(&guest, MOVED, MIB), 256);
+	assert_int_equal(lethe_slot_remove(guest.vm, 1), -EBUSY);
+	run_to("done");
+	assert_int_equal(lethe_slot_remove(guest.vm, 1), 0);
+	assert_int_equal(lethe_slot_remove(guest.vm, 1), -ENOENT);
+	assert_int_equal(lethe_gfn_state(guest.vm, MOVED, &state), -ENOENT);
+}
+
+/* Memory comes and goes, and goes out, while another vCPU works on the rest. */
+static void test_hotplug_beside_a_vcpu(void **unused)
+{
+	struct run other;
+
+	guest_start(&guest, 2,
+		"vcpu 0\nprotect\nprint secure\nloop 20\nprint add\nzero 16M 256K\n"
+		"write 16M 256K 5\nprint written\ncheck 16M 256K 5\nrelease 16M 256K\n"
+		"print released\nend\nprint done\n"
+		"vcpu 1\nprint there\nwrite 2M 2M 7\nloop 200\ncheck 2M 2M 7\nend\n"
+		"print done\n",
+		LETHE_SHARE_AUTO, &store->ops);
+	begin(&other, 1, "there");
+	run_to("secure");
+	pthread_join(other.thread, NULL);
+	begin(&other, 1, "done");
+	for (int round = 0; round < 20; round++) {
+		run_to("add");
+		assert_int_equal(lethe_slot_add(guest.vm, 1, PLUGGED, MIB / 4), 0);
+		run_to("written");
+		guest_out(&guest, 2 * MIB, MIB);
+		assert_int_equal(guest_out(&guest, PLUGGED, MIB / 4), 64);
+		assert_int_equal(lethe_slot_remove(guest.vm, 1), -EBUSY);
+		run_to("released");
+		assert_int_equal(lethe_slot_remove(guest.vm, 1), 0);
+	}
+	run_to("done");
+	pthread_join(other.thread, NULL);
 }
 
 int main(void)
@@ -484,6 +566,7 @@ int main(void)
 		TEST(test_reboot_during_a_put),
 		TEST(test_file),
 		TEST(test_hotplug),
+		TEST(test_hotplug_beside_a_vcpu),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,7 +28,7 @@ static struct test_store *of(struct lethe_page_store *store)
 static void enter(struct test_store *s, uint64_t gpa, size_t count)
 {
 	pthread_mutex_lock(&s->lock);
-	NEED(!s->closed && gpa % PAGE == 0 && count > 0 && gpa + count * PAGE <= MEMORY);
+	NEED(!s->closed && gpa % PAGE == 0 && count > 0 && gpa + count * PAGE <= STORED);
 	s->inside++;
 	for (size_t i = 0; i < count; i++) {
 		NEED(!s->busy[gpa / PAGE + i]);
@@ -161,7 +161,7 @@ static void close_store(struct lethe_page_store *store)
 
 static uint8_t *new_memory(void)
 {
-	void *p = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE,
+	void *p = mmap(NULL, STORED, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	NEED(p != MAP_FAILED);
@@ -184,8 +184,8 @@ struct test_store *test_store_new(void)
 void test_store_free(struct test_store *s)
 {
 	NEED(s->closed);
-	munmap(s->pages, MEMORY);
-	munmap(s->first, MEMORY);
+	munmap(s->pages, STORED);
+	munmap(s->first, STORED);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->changed);
 	free(s);
@@ -228,7 +228,7 @@ struct test_store_seen test_store_seen(struct test_store *s)
 		.drops = s->drops,
 		.drop_alls = s->drop_alls,
 		.fault = s->fault};
-	for (size_t i = 0; i < MEMORY / PAGE; i++)
+	for (size_t i = 0; i < STORED / PAGE; i++)
 		seen.kept += s->kept[i];
 	pthread_mutex_unlock(&s->lock);
 	return seen;

@@ -15,6 +15,7 @@
 #define PAGE   ((uint64_t)4096)
 #define MIB    ((uint64_t)1 << 20)
 #define MEMORY (16 * MIB) /* of a guest, in slot 0 */
+#define STORED (64 * MIB) /* a store has room up to here */
 
 #define NEED(condition) need(condition, #condition, __FILE__, __LINE__)
 void need(bool condition, const char *what, const char *file, int line);
@@ -39,8 +40,8 @@ struct test_store {
 	struct lethe_page_store ops; /* first */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	uint8_t *pages, *first; /* of MEMORY bytes: what was put last, and first */
-	uint8_t kept[MEMORY / PAGE], busy[MEMORY / PAGE];
+	uint8_t *pages, *first; /* of STORED bytes: what was put last, and first */
+	uint8_t kept[STORED / PAGE], busy[STORED / PAGE];
 	unsigned int inside, waiting; /* calls under way; those that wait at a gate */
 	unsigned int puts, gets, drops, drop_alls;
 	bool closed;
