@@ -150,7 +150,7 @@ static struct ref_range some_range(uint32_t max)
 		r.first = slot.first + 512 - dice(r.count + 1);
 	else
 		r.first = slot.first + dice(slot.count - r.count + 1);
-	if (dice(24) == 0)
+	if (dice(10) == 0)
 		r.first += dice(max);
 	return r;
 }
@@ -259,12 +259,14 @@ static void slot_add(uint32_t id, struct ref_range r)
 static void do_slot_add(void)
 {
 	struct ref_range r = {dice(64), 1 + dice(24)};
-	uint32_t id = dice(REF_SLOTS);
+	uint32_t id = dice(REF_SLOTS), other = some_slot();
 
 	if (dice(20) == 0)
 		r = (struct ref_range){dice(4) * 512 + dice(9), 500 + dice(600)};
 	else if (dice(2) == 0)
 		r.first += 100 * id;
+	else if (dice(2) == 0) /* right behind another, so that ranges go from one to the other */
+		r.first = ref.slot[other].first + ref.slot[other].count;
 	slot_add(id, r);
 }
 

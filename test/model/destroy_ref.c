@@ -230,7 +230,7 @@ enum ref_conversion ref_convert(
 {
 	if (r->security != REF_SECURE)
 		*ret_status = ABI_ST_NOTHING;
-	else if (ref_slot_of(r, range) < 0)
+	else if (any(r, range, REF_NONE))
 		*ret_status = ABI_ST_NOT_FOUND;
 	else if (any(r, range, REF_RELEASED))
 		*ret_status = ABI_ST_DENIED;
@@ -251,7 +251,7 @@ uint32_t ref_release(struct ref *r, struct ref_range range)
 {
 	if (r->security != REF_SECURE)
 		return ABI_ST_NOTHING;
-	if (ref_slot_of(r, range) < 0)
+	if (any(r, range, REF_NONE))
 		return ABI_ST_NOT_FOUND;
 	if (any(r, range, REF_SHARED))
 		return ABI_ST_DENIED;
