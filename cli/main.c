@@ -2,6 +2,7 @@
 /* lethe: finds the subcommand and hands over. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,6 +93,8 @@ int main(int argc, char **argv)
 	int status;
 
 	occupy_standard_descriptors();
+	/* A limit of file sizes, which memory counts against too, is an error like others. */
+	signal(SIGXFSZ, SIG_IGN);
 	log_setup("lethe", LOG_WARN, NULL);
 	status = dispatch(argc, argv);
 	/* What was printed may be still to write, and the disk full. */

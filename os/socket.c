@@ -113,6 +113,10 @@ ssize_t socket_recv(
 		(n == 0 && (count > 0 || !is_closed(fd)))) {
 		for (unsigned int i = 0; i < count && i < SOCKET_MAX_FDS; i++)
 			close(fds[i]);
+		/* There was room for one more, but no number for it. */
+		if ((msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == MSG_CTRUNC && n > 0 &&
+			count < SOCKET_MAX_FDS)
+			return -EMFILE;
 		return -EMSGSIZE;
 	}
 	memcpy(ret_fds, fds, count * sizeof(int));

@@ -24,7 +24,8 @@ int socket_try_send(int fd, const struct iovec *iov, int iovcnt, const int *fds,
 /*
  * Receives one packet.  Returns its length, 0 at end of file, or a negative errno:
  * -EMSGSIZE if it was empty, longer than @len or carried more than @max_fds descriptors
- * (all are closed then).  Received descriptors are close-on-exec and the caller's to close.
+ * (all are closed then); -EMFILE if this process may have no more descriptors, @buf holding
+ * the packet all the same.  Received descriptors are close-on-exec and the caller's to close.
  */
 ssize_t socket_recv(
 	int fd, void *buf, size_t len, int *ret_fds, unsigned int max_fds, unsigned int *ret_nfds);

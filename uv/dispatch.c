@@ -169,6 +169,10 @@ bool dispatch_one(struct uv_vm *vm)
 
 	memset(&packet, 0, sizeof(packet));
 	n = socket_recv(vm->socket, &packet, sizeof(packet), fds, SOCKET_MAX_FDS, &nfds);
+	if (n == -EMFILE && packet.head.magic == ABI_MAGIC)
+		dispatch_answer(vm, packet.head.call, packet.head.seq, n, NULL);
+	if (n == -EMFILE)
+		return true;
 	if (n == -EMSGSIZE)
 		return true; /* dropped; whoever sent it gets no answer to what is no call */
 	if (n <= 0)

@@ -76,6 +76,8 @@ static const char *advice(int err)
 	case EMFILE:
 	case ENFILE:
 		return "raise the limit of open files";
+	case EFBIG:
+		return "raise the limit of file sizes, ulimit -f";
 	case EPIPE:
 		return "the ultravisor died: run it again";
 	case EAGAIN:

@@ -249,6 +249,39 @@ class Endings(lib.Case):
                     self.assertIn("standard output: ", done.stderr)
                 self.assert_clean()
 
+    def run_with_limit(self, which, limit, *args):
+        path = self.write("workload", "memory 2M\nprint text\npoweroff\n")
+
+        def set_limit():
+            resource.setrlimit(which, (limit, limit))
+        done = lib.subprocess.run(
+            [lib.LETHE, "run", "--executor", "sw", "--workload", path, *args],
+            stdin=lib.subprocess.DEVNULL, stdout=lib.subprocess.PIPE,
+            stderr=lib.subprocess.PIPE, text=True, env=self.environment(),
+            timeout=lib.DEADLINE, check=False, preexec_fn=set_limit)
+        if done.returncode:
+            self.assertIn(done.returncode, (1, 2, 4))
+            self.assert_one_line(done.stderr)
+        else:
+            self.assertEqual((done.stdout, done.stderr), ("text\n", ""))
+        self.assert_clean()
+        return done.returncode
+
+    def test_few_descriptors(self):
+        """It works or says why not, with any limit."""
+        results = []
+        for limit in range(8, 40):
+            with self.subTest(limit=limit):
+                results.append(self.run_with_limit(resource.RLIMIT_NOFILE, limit))
+        self.assertNotEqual(results[0], 0)
+        self.assertEqual(results[-1], 0)
+
+    def test_small_files_only(self):
+        """Memory counts as a file."""
+        self.assertEqual(self.run_with_limit(resource.RLIMIT_FSIZE, 3 << 20), 0)
+        self.assertEqual(
+            self.run_with_limit(resource.RLIMIT_FSIZE, 3 << 20, "--memory", "4M"), 1)
+
     def test_interrupt_of_the_whole_group(self):
         """Ctrl-C reaches every process of the terminal's group."""
         process = self.start_session()

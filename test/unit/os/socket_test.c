@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -186,6 +187,28 @@ static void test_try_send_does_not_wait(void **state)
 	close(s[1]);
 }
 
+/* Whoever asks something is to be told that there are no more descriptors. */
+static void test_no_descriptor_is_left(void **state)
+{
+	unsigned int before = count_fds(), nfds = 99;
+	struct rlimit all, few;
+	int s[2], fds[SOCKET_MAX_FDS];
+	char buf[4] = "";
+
+	assert_int_equal(socket_pair(s), 0);
+	assert_int_equal(send_text(s[0], "ok", s, 2), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+	few = (struct rlimit){.rlim_cur = (rlim_t)s[1] + 2, .rlim_max = all.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	assert_int_equal(socket_recv(s[1], buf, sizeof(buf), fds, SOCKET_MAX_FDS, &nfds), -EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+	assert_memory_equal(buf, "ok", 2);
+	assert_int_equal(nfds, 99);
+	close(s[0]);
+	close(s[1]);
+	assert_int_equal(count_fds(), before);
+}
+
 /* A packet of no bytes is not the end. */
 static void test_an_empty_packet_is_not_the_end(void **state)
 {
@@ -219,6 +242,7 @@ int main(void)
 		cmocka_unit_test(test_refused_packets_leak_nothing),
 		cmocka_unit_test(test_the_other_side_is_gone),
 		cmocka_unit_test(test_try_send_does_not_wait),
+		cmocka_unit_test(test_no_descriptor_is_left),
 		cmocka_unit_test(test_an_empty_packet_is_not_the_end),
 	};
 
