@@ -341,7 +341,8 @@ class PageOut(Control):
         answer = self.page_out("vm", "2M")
         self.assertEqual(
             answer, {"schema": 1, "name": "vm", "asked_bytes": 2 << 20, "bytes": 2 << 20})
-        self.assertGreaterEqual(os.stat(store).st_blocks * 512, 2 << 20)
+        # The interpreter's own pages come back at once.
+        self.assertGreater(os.stat(store).st_blocks * 512, 1 << 20)
         # All that is private and in use, but not what is shared.
         rest = self.page_out("vm", "1G")["bytes"]
         self.assertGreaterEqual(rest, (6 << 20) - (64 << 10))
