@@ -10,6 +10,9 @@
 #include "base/failpoint.h"
 #include "base/types.h"
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
@@ -170,6 +173,12 @@ int window_vacate(const struct window *w, uint64_t offset, uint64_t bytes)
 		return -errno;
 	(void)mlock2(w->base + offset, bytes, MLOCK_ONFAULT);
 	return 0;
+}
+
+void window_populate(const struct window *w, uint64_t offset, uint64_t bytes)
+{
+	/* Linux 5.14 and later; before, and without memory, it comes fault by fault. */
+	(void)madvise(w->base + offset, bytes, MADV_POPULATE_WRITE);
 }
 
 int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes)

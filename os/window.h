@@ -43,6 +43,9 @@ int window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
  */
 int window_vacate(const struct window *w, uint64_t offset, uint64_t bytes);
 
+/* Gives a part memory now, which its first use would do. */
+void window_populate(const struct window *w, uint64_t offset, uint64_t bytes);
+
 /* Makes every access to a part fail, KVM's too.  It holds nothing.  0 or -errno. */
 int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
 

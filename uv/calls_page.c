@@ -16,6 +16,8 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/failpoint.h"
+#include "base/log.h"
 #include "uv/coldest.h"
 #include "uv/dispatch.h"
 #include "uv/executor.h"
@@ -161,7 +163,9 @@ static int commit_out(struct batch *b, struct abi_page_out_ret *done)
 
 		n = run_length(b, i);
 		r = run_range(b, i, n);
-		ret = attr_set(b->vm->attr, r, ATTR_SEALED);
+		ret = failpoint("uv-sealed-out");
+		if (ret == 0)
+			ret = attr_set(b->vm->attr, r, ATTR_SEALED);
 		if (ret < 0)
 			return ret;
 		ret = take(b, r);
@@ -247,6 +251,17 @@ static bool has_bits_beyond(const struct abi_page_in_sealed *a, uint64_t pages)
 	return false;
 }
 
+/*
+ * Where the page at @frame is decrypted: where it belongs, which no vCPU sees before it is
+ * sealed no more; or beside it, if the executor has to put it there.
+ */
+static uint8_t *place_of(const struct batch *b, uint64_t frame)
+{
+	if (b->vm->executor->page_put == NULL)
+		return window_of(b)->base + offset_of(b, frame);
+	return b->vm->scratch.base + ((frame - b->range.start.v) << PAGE_SHIFT);
+}
+
 /* Of the pages that are brought, those that are sealed. */
 static void collect_sealed(struct batch *b, const uint64_t *present)
 {
@@ -255,19 +270,43 @@ static void collect_sealed(struct batch *b, const uint64_t *present)
 
 		if ((present[i / 64] >> i % 64 & 1) != 0 &&
 			attr_get(b->vm->attr, gfn(frame)) == ATTR_SEALED)
-			add_page(b, frame, b->vm->scratch.base + (i << PAGE_SHIFT));
+			add_page(b, frame, place_of(b, frame));
+	}
+}
+
+/* Memory for pages that are decrypted in their place, at once instead of fault by fault. */
+static void populate(const struct batch *b)
+{
+	for (unsigned int i = 0, n; i < b->count; i += n) {
+		n = run_length(b, i);
+		if (b->vm->executor->page_put == NULL && n > 1)
+			window_populate(window_of(b), offset_of(b, b->page[i].gfn.v),
+				(uint64_t)n << PAGE_SHIFT);
+	}
+}
+
+/* Nothing is left where pages were decrypted that are not there to stay. */
+static void clear_places(const struct batch *b)
+{
+	for (unsigned int i = 0; i < b->count; i++) {
+		bool stays = b->vm->executor->page_put == NULL &&
+			     attr_get(b->vm->attr, b->page[i].gfn) != ATTR_SEALED;
+
+		if (!stays)
+			window_wipe(b->page[i].plain, PAGE_SIZE);
+		if (!stays && b->vm->executor->page_put == NULL &&
+			window_vacate(window_of(b), offset_of(b, b->page[i].gfn.v), PAGE_SIZE) < 0)
+			log_warn("a page that could not come back keeps its memory");
 	}
 }
 
 static int put(struct batch *b, const struct seal_page *p)
 {
 	const struct executor *x = b->vm->executor;
-	uint64_t offset = offset_of(b, p->gfn.v);
 
-	if (x->page_put != NULL)
-		return x->page_put(b->vm, b->slot, offset, p->plain);
-	memcpy(window_of(b)->base + offset, p->plain, PAGE_SIZE);
-	return 0;
+	if (x->page_put == NULL)
+		return 0;
+	return x->page_put(b->vm, b->slot, offset_of(b, p->gfn.v), p->plain);
 }
 
 /* Puts the pages of a run, which are private now.  Those that cannot be are sealed again. */
@@ -294,7 +333,9 @@ static int commit_in(struct batch *b, uint64_t *ret_pages)
 
 	for (unsigned int i = 0, n; i < b->count && ret == 0; i += n) {
 		n = run_length(b, i);
-		ret = attr_set(b->vm->attr, run_range(b, i, n), ATTR_PRIVATE);
+		ret = failpoint("uv-sealed-in");
+		if (ret == 0)
+			ret = attr_set(b->vm->attr, run_range(b, i, n), ATTR_PRIVATE);
 		if (ret == 0)
 			ret = put_run(b, i, n, ret_pages);
 	}
@@ -306,10 +347,13 @@ static int open_batch(struct batch *b, uint64_t *ret_pages, uint64_t *ret_bad)
 {
 	struct uv_vm *vm = b->vm;
 	unsigned int bad;
-	int ret = seal_open_pages(vm->seal, vm->crew, b->page, b->count, &bad);
+	int ret;
 
+	populate(b);
+	ret = seal_open_pages(vm->seal, vm->crew, b->page, b->count, &bad);
 	if (ret < 0) {
 		*ret_bad = gfn_to_gpa(b->page[bad].gfn).v;
+		clear_places(b);
 		return ret;
 	}
 	if (vm->executor->range_begin != NULL)
@@ -320,8 +364,7 @@ static int open_batch(struct batch *b, uint64_t *ret_pages, uint64_t *ret_bad)
 	pthread_rwlock_unlock(&vm->memory);
 	if (vm->executor->range_end != NULL)
 		vm->executor->range_end(vm, b->range);
-	for (unsigned int i = 0; i < b->count; i++)
-		window_wipe(b->page[i].plain, PAGE_SIZE);
+	clear_places(b);
 	return ret;
 }
 
@@ -336,7 +379,7 @@ static int page_in(struct uv_vm *vm, const struct call *c, uint64_t *ret_bad)
 	ret = check_range(vm, a->gpa, a->bytes, &b);
 	if (ret == 0 && has_bits_beyond(a, b.range.count))
 		ret = -EINVAL;
-	if (ret == 0 && vm->scratch.base == NULL)
+	if (ret == 0 && vm->executor->page_put != NULL && vm->scratch.base == NULL)
 		ret = window_private(ABI_BULK_SIZE, &vm->scratch);
 	if (ret == 0)
 		collect_sealed(&b, a->present);

@@ -48,10 +48,10 @@ struct executor {
 
 	/*
 	 * page_take gives the memory of pages back that have become sealed (NULL: they are
-	 * discarded); page_put fills one that is sealed no more (NULL: it is copied into the
-	 * window).  vm->memory is held for writing from the change of the attribute on, so
-	 * whoever fills missing pages with zeros holds it for reading from the look at the
-	 * attribute until that is done.  0 or a negative errno, nothing changed then.
+	 * discarded); page_put fills one that is sealed no more (NULL: pages are decrypted in
+	 * the window, before they are shown).  vm->memory is held for writing from the change of
+	 * the attribute on, so whoever fills missing pages with zeros holds it for reading from the
+	 * look at the attribute until that is done.  0 or a negative errno, nothing changed then.
 	 */
 	int (*page_take)(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
 	int (*page_put)(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page);

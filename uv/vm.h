@@ -116,7 +116,7 @@ struct uv_vm {
 	/* Sealed pages.  Guarded by lock. */
 	uint8_t id[VM_ID_SIZE]; /* random, this VM's for its life */
 	struct seal *seal;      /* NULL until a page of this incarnation is sealed */
-	struct window scratch;  /* where pages are decrypted; zero in between */
+	struct window scratch;  /* for pages that the executor puts in place; zero in between */
 	uint64_t coldest_hand;  /* where COLDEST goes on */
 
 	/* The switch to secure under way.  Guarded by lock. */

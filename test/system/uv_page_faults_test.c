@@ -53,7 +53,7 @@ static void run_to_print(struct uvc *c)
 static void test_page_out_fails(void **state)
 {
 	static const char *const failpoints[] = {
-		"uv-seal-key", "uv-seal-table", "uv-seal", "window-vacate"};
+		"uv-seal-key", "uv-seal-table", "uv-seal", "uv-sealed-out", "window-vacate"};
 
 	for (size_t i = 0; i < COUNT(failpoints); i++) {
 		struct store *s = store_new();
@@ -84,21 +84,29 @@ static void test_page_out_fails_half_way(void **state)
 	store_finish(&c, s);
 }
 
+/* Three runs come back; the one that fails, and what is after it, stays out. */
 static void test_page_in_fails(void **state)
 {
-	struct store *s = store_new();
-	uint64_t pages;
-	struct uvc c;
+	static const char *const failpoints[] = {
+		"uv-sealed-in:1", "uv-sealed-in:2", "uv-sealed-in:3"};
 
-	/* The first private window is the slot's, the second is where pages are decrypted. */
-	begin_failing(&c, "window-private:2", "write 2M 64K\nprint a\ncheck 2M 64K\npoweroff\n");
-	run_to_print(&c);
-	assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 16);
-	assert_int_equal(store_in(&c, s, 2 * MIB, 64 * KIB, NULL), ABI_ST_NO_MEMORY);
-	assert_int_equal(uvc_info(&c).sealed_pages, 16);
-	assert_int_equal(store_in(&c, s, 2 * MIB, 64 * KIB, &pages), ABI_ST_OK);
-	assert_int_equal(pages, 16);
-	store_finish(&c, s);
+	for (unsigned int i = 0; i < COUNT(failpoints); i++) {
+		struct store *s = store_new();
+		uint64_t pages = 99;
+		struct uvc c;
+
+		print_message("%s\n", failpoints[i]);
+		begin_failing(&c, failpoints[i],
+			"write 2M 64K\nshare 2064K 4K\nshare 2084K 4K\nprint a\ncheck 2M 64K\n"
+			"poweroff\n");
+		run_to_print(&c);
+		assert_int_equal(store_out(&c, s, 2 * MIB, 64 * KIB), 14);
+		assert_int_equal(store_in(&c, s, 2 * MIB, 64 * KIB, &pages),
+			i == 0 ? ABI_ST_NO_MEMORY : ABI_ST_OK);
+		assert_int_equal(pages, i == 0 ? 0 : i == 1 ? 4 : 8);
+		assert_int_equal(uvc_info(&c).sealed_pages, 14 - pages);
+		store_finish(&c, s);
+	}
 }
 
 static void test_coldest_fails(void **state)
