@@ -82,12 +82,26 @@ void uv_vm_publish(struct uv_vm *vm)
 	note_change(vm);
 }
 
+/* Fields of two moments, perhaps, while others write them; no torn ones. */
+static void take_copy(const struct abi_status_page *from, struct abi_status_page *to)
+{
+	const uint64_t *source = (const uint64_t *)from;
+	uint64_t *copy = (uint64_t *)to;
+
+	_Static_assert(sizeof(*from) % sizeof(*source) == 0, "whole words");
+	for (size_t i = 0; i < sizeof(*from) / sizeof(*source); i++)
+		copy[i] = __atomic_load_n(&source[i], __ATOMIC_RELAXED);
+}
+
 void publish_flush(struct uv_vm *vm)
 {
+	struct abi_status_page now;
+
 	if (vm->status == NULL || !atomic_exchange(&vm->status_changed, false))
 		return;
+	take_copy(vm->status, &now);
 	/* Nobody is helped if this process minds that nobody can see it. */
-	if (pwrite(vm->status_fd, vm->status, sizeof(*vm->status), 0) < 0)
+	if (pwrite(vm->status_fd, &now, sizeof(now), 0) < 0)
 		atomic_store(&vm->status_changed, true);
 }
 
