@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "abi/guestcall.h"
+#include "guest/kvm_image.h"
 
 void need(bool condition, const char *what, const char *file, int line)
 {
@@ -236,6 +237,32 @@ struct test_store_seen test_store_seen(struct test_store *s)
 
 /* ---- guests ---- */
 
+enum lethe_executor guest_executor = LETHE_EXECUTOR_SW;
+
+_Static_assert(sizeof(struct lethe_cpu_state) == sizeof(struct abi_vcpu_state),
+	"the registers of guest/kvm_image.h are the public ones");
+
+/* The interpreter itself, which is a guest program of KVM. */
+static void load_interpreter(struct guest *g)
+{
+	uint8_t *tables = malloc(GUEST_KVM_TABLES_MAX);
+	size_t bytes;
+
+	NEED(tables != NULL && guest_kvm_tables(STORED, tables, &bytes) == 0);
+	NEED(lethe_vm_load(g->vm, GUEST_KVM_TABLES_GPA, tables, bytes) == 0);
+	free(tables);
+	NEED(lethe_vm_load(g->vm, GUEST_KVM_IMAGE_GPA, guest_kvm_image, guest_kvm_image_size) == 0);
+	for (unsigned int i = 0; i < g->vcpus; i++) {
+		struct abi_vcpu_state from;
+		struct lethe_cpu_state to;
+
+		guest_kvm_state(i, &from);
+		memcpy(&to, &from, sizeof(to));
+		memset(to.reserved, 0, sizeof(to.reserved));
+		NEED(lethe_vcpu_set_state(g->vm, i, &to) == 0);
+	}
+}
+
 static void populate(struct guest *g)
 {
 	struct guest_text head = {.magic = GUEST_TEXT_MAGIC, .bytes = (uint32_t)strlen(g->text)};
@@ -243,6 +270,8 @@ static void populate(struct guest *g)
 	NEED(lethe_slot_add(g->vm, 0, 0, MEMORY) == 0);
 	NEED(lethe_vm_load(g->vm, GUEST_TEXT_GPA, &head, sizeof(head)) == 0);
 	NEED(lethe_vm_load(g->vm, GUEST_TEXT_GPA + sizeof(head), g->text, head.bytes) == 0);
+	if (guest_executor == LETHE_EXECUTOR_KVM)
+		load_interpreter(g);
 	NEED(lethe_vm_start(g->vm, NULL) == 0);
 }
 
@@ -250,12 +279,13 @@ void guest_start(struct guest *g, unsigned int vcpus, const char *text, enum let
 	struct lethe_page_store *store)
 {
 	const struct lethe_vm_config config = {.vcpus = vcpus,
-		.executor = LETHE_EXECUTOR_SW,
+		.executor = guest_executor,
 		.share = share,
 		.uv_path = getenv("LETHE_UV")};
 
 	memset(g, 0, sizeof(*g));
 	g->text = text;
+	g->vcpus = vcpus;
 	NEED(vcpus <= sizeof(g->exit) / sizeof(g->exit[0]));
 	NEED(lethe_vm_new(&config, &g->vm) == 0);
 	if (store != NULL)

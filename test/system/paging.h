@@ -73,8 +73,12 @@ struct test_store_seen test_store_seen(struct test_store *s);
 
 /* ---- guests ---- */
 
+/* What guests run on: LETHE_EXECUTOR_SW unless a test says otherwise. */
+extern enum lethe_executor guest_executor;
+
 struct guest {
 	struct lethe_vm *vm;
+	unsigned int vcpus;
 	const char *text;
 	struct lethe_exit exit[4]; /* the last of each vCPU */
 };
