@@ -122,7 +122,8 @@ enum abi_security {
 	X(PAGE_LOST, 22, abi_page_lost, abi_none, 0, ABI_PHASE_VM, ABI_SEC_SECURE)           \
 	X(SLOT_MOVE, 23, abi_slot_move, abi_none, 0, ABI_PHASE_VM, ABI_SEC_REST)             \
 	X(COLDEST, 24, abi_coldest, abi_coldest_ret, 0, ABI_PHASE_VM, ABI_SEC_SECURE)        \
-	X(POLICY, 30, abi_policy, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)
+	X(POLICY, 30, abi_policy, abi_none, 0, ABI_PHASE_VM, ABI_SEC_ANY)                    \
+	X(AUDIT, 31, abi_audit, abi_audit_ret, 0, ABI_PHASE_VM, ABI_SEC_REST)
 
 enum abi_call {
 #define X(name, number, args, result, fds, phases, security) ABI_CALL_##name = number,
@@ -298,6 +299,24 @@ struct abi_policy {
 	uint32_t count;            /* IN: 0 .. ABI_POLICY_RANGES */
 	uint32_t reserved;
 	struct abi_range range[ABI_POLICY_RANGES]; /* IN: page-aligned, not empty */
+};
+
+/*
+ * What a part of a slot holds.  Each call looks at a bounded part, from @offset to @next;
+ * what it finds doubly held it queues to be discarded.
+ */
+struct abi_audit {
+	uint32_t id; /* IN: of the slot */
+	uint32_t reserved;
+	uint64_t offset; /* IN: in bytes, whole pages: 0, then what the call before said */
+};
+
+struct abi_audit_ret {
+	uint64_t private_resident; /* OUT: bytes of private pages */
+	uint64_t shared_resident;  /* OUT: of shared ones, or all in a VM that is not protected */
+	uint64_t stale;            /* OUT: shared backing that waited to be discarded before */
+	uint64_t doubly_held;      /* OUT: shared backing of pages that lie elsewhere */
+	uint64_t next;             /* OUT: where to go on; 0: this was the slot's end */
 };
 
 struct abi_info_ret {

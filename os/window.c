@@ -219,17 +219,20 @@ int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
 	return -ENXIO;
 }
 
-int window_resident(const struct window *w, uint64_t *ret_bytes)
+int window_resident(const struct window *w, uint64_t offset, uint64_t end, uint64_t *ret_bytes)
 {
-	uint64_t offset = 0, bytes, total = 0;
-	int ret;
+	unsigned char vec[SIZE_2M / PAGE_SIZE];
+	uint64_t total = 0;
 
-	while ((ret = window_next_resident(w, offset, w->bytes, &offset, &bytes)) == 0) {
-		total += bytes;
+	while (offset < end) {
+		uint64_t bytes = end - offset < SIZE_2M ? end - offset : SIZE_2M;
+
+		if (mincore(w->base + offset, bytes, vec) < 0)
+			return -errno;
+		for (uint64_t i = 0; i < bytes / PAGE_SIZE; i++)
+			total += (vec[i] & 1) * PAGE_SIZE;
 		offset += bytes;
 	}
-	if (ret != -ENXIO)
-		return ret;
 	*ret_bytes = total;
 	return 0;
 }

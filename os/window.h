@@ -57,8 +57,8 @@ int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
 int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
 	uint64_t *ret_offset, uint64_t *ret_bytes);
 
-/* Resident bytes of the whole window.  0 or -errno. */
-int window_resident(const struct window *w, uint64_t *ret_bytes);
+/* How many bytes of [offset, end) are resident.  0 or -errno. */
+int window_resident(const struct window *w, uint64_t offset, uint64_t end, uint64_t *ret_bytes);
 
 /* Unmaps the window: linear in what is resident.  0 or -errno (then still mapped). */
 int window_unmap(struct window *w);

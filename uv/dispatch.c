@@ -49,7 +49,8 @@ struct row {
 	X(PAGE_LOST, call_page_lost)             \
 	X(SLOT_MOVE, call_slot_move)             \
 	X(COLDEST, call_coldest)                 \
-	X(POLICY, call_policy)
+	X(POLICY, call_policy)                   \
+	X(AUDIT, call_audit)
 
 static int (*const performers[])(struct uv_vm *, const struct call *) = {
 #define X(name, function) [ABI_CALL_##name] = function,
@@ -94,17 +95,18 @@ void dispatch_answer(
 }
 
 /* Argument structs have at most one reserved field. */
-#define reserved_of(args, type)                                                                  \
-	_Generic((struct type *)NULL, struct abi_none *                                          \
-		 : (args)->none.reserved, struct abi_hello *                                     \
-		 : (args)->hello.reserved, struct abi_vm_create *                                \
-		 : (args)->vm_create.reserved, struct abi_slot *                                 \
-		 : (args)->slot.reserved, struct abi_vcpu_state *                                \
-		 : (args)->vcpu_state.reserved, struct abi_mem *                                 \
-		 : (args)->mem.reserved, struct abi_slot_move *                                  \
-		 : (args)->slot_move.reserved, struct abi_policy *                               \
-		 : (args)->policy.reserved, struct abi_page_in * : 0, struct abi_irq_line * : 0, \
-		 struct abi_page_out * : 0, struct abi_page_in_sealed * : 0,                     \
+#define reserved_of(args, type)                                                                 \
+	_Generic((struct type *)NULL, struct abi_none *                                         \
+		 : (args)->none.reserved, struct abi_hello *                                    \
+		 : (args)->hello.reserved, struct abi_vm_create *                               \
+		 : (args)->vm_create.reserved, struct abi_slot *                                \
+		 : (args)->slot.reserved, struct abi_vcpu_state *                               \
+		 : (args)->vcpu_state.reserved, struct abi_mem *                                \
+		 : (args)->mem.reserved, struct abi_slot_move *                                 \
+		 : (args)->slot_move.reserved, struct abi_policy *                              \
+		 : (args)->policy.reserved, struct abi_audit *                                  \
+		 : (args)->audit.reserved, struct abi_page_in * : 0, struct abi_irq_line * : 0, \
+		 struct abi_page_out * : 0, struct abi_page_in_sealed * : 0,                    \
 		 struct abi_page_lost * : 0, struct abi_coldest * : 0)
 
 static bool reserved_is_zero(uint32_t call, const union call_args *args)

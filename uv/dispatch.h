@@ -30,6 +30,7 @@ union call_args {
 	struct abi_slot_move slot_move;
 	struct abi_coldest coldest;
 	struct abi_policy policy;
+	struct abi_audit audit;
 };
 
 union call_result {
@@ -41,6 +42,7 @@ union call_result {
 	struct abi_prepare_ret prepare;
 	struct abi_perform_ret perform;
 	struct abi_info_ret info;
+	struct abi_audit_ret audit;
 	struct abi_page_out_ret page_out;
 	struct abi_coldest_ret coldest;
 };
@@ -91,5 +93,6 @@ int call_page_lost(struct uv_vm *vm, const struct call *c);
 int call_slot_move(struct uv_vm *vm, const struct call *c);
 int call_coldest(struct uv_vm *vm, const struct call *c);
 int call_policy(struct uv_vm *vm, const struct call *c);
+int call_audit(struct uv_vm *vm, const struct call *c);
 
 #endif

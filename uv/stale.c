@@ -129,14 +129,15 @@ void stale_forget(struct uv_vm *vm, struct slot_memory *m)
 	pthread_mutex_unlock(&vm->stale_lock);
 }
 
-uint64_t stale_in(struct uv_vm *vm, const struct slot_memory *m, uint64_t offset, uint64_t bytes)
+struct range_run stale_run_at(
+	struct uv_vm *vm, const struct slot_memory *m, uint64_t at, uint64_t end)
 {
-	uint64_t pages;
+	struct range_run run;
 
 	pthread_mutex_lock(&vm->stale_lock);
-	pages = queued_in(m, offset >> PAGE_SHIFT, (offset + bytes) >> PAGE_SHIFT);
+	run = range_map_run_at(m->stale, at, end);
 	pthread_mutex_unlock(&vm->stale_lock);
-	return pages << PAGE_SHIFT;
+	return run;
 }
 
 /* A slot that has just turned secure is queued whole, however little of it there is. */

@@ -33,8 +33,9 @@ int stale_discard_now(struct uv_vm *vm, struct slot_memory *m, uint64_t offset, 
 /* The slot goes, and its queue with it.  Caller holds vm->lock. */
 void stale_forget(struct uv_vm *vm, struct slot_memory *m);
 
-/* Bytes of a part that are queued. */
-uint64_t stale_in(struct uv_vm *vm, const struct slot_memory *m, uint64_t offset, uint64_t bytes);
+/* The run of pages [@at, ...) up to @end, at most, that are queued (value 1) or not (0). */
+struct range_run stale_run_at(
+	struct uv_vm *vm, const struct slot_memory *m, uint64_t at, uint64_t end);
 
 /* Bytes that wait in all slots. */
 uint64_t stale_bytes(struct uv_vm *vm);

@@ -128,7 +128,12 @@ LETHE_API int lethe_slot_move(struct lethe_vm *vm, unsigned int id, uint64_t gpa
 LETHE_API int lethe_slot_mapping(
 	struct lethe_vm *vm, unsigned int id, void **ret_hva, uint64_t *ret_bytes);
 
-/* Copies into a VM that is not protected.  -EPERM if it is; -ENOENT outside slots. */
+/*
+ * Copies into a VM that is not protected.  -EPERM if it is; -ENOENT outside slots.
+ *
+ * Before the start memory is populated in place: filled by this or through
+ * lethe_slot_mapping, then handed over, measured, by one lethe_vm_protect.
+ */
 LETHE_API int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
 
 /*
@@ -172,7 +177,7 @@ struct lethe_protect_result {
  * Turns the VM secure: the @necessary ranges keep their content, copied and measured in
  * this order; every other page becomes private and zero.  Before start: any ranges.
  * While it runs: only in answer to LETHE_EXIT_PROTECT, with that exit's ranges, between
- * the exit and the vCPU's next lethe_vcpu_run.
+ * the exit and the vCPU's next lethe_vcpu_run; -EPROTO otherwise, and when it is secure.
  * -EINVAL, -ERANGE, -ENOENT a bad range; -EEXIST overlapping ranges; -ENOMEM.  On failure
  * the VM is normal again with its content intact.
  */
@@ -392,6 +397,24 @@ struct lethe_info {
 };
 
 LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);
+
+/* Bytes of memory that a memslot takes, by what they are for. */
+struct lethe_audit {
+	uint64_t private_bytes; /* pages that only the guest and the ultravisor reach */
+	uint64_t shared_bytes;  /* shared pages, in either place; all pages while not protected */
+	uint64_t stale_bytes;   /* shared backing that was left behind and waits to be discarded */
+	uint64_t doubly_held_bytes; /* shared backing that this process allocated (through
+				     * lethe_slot_mapping, say) for pages that lie elsewhere */
+};
+
+/*
+ * Looks through memslot @id.  What is doubly held is queued to be discarded, so the next audit
+ * finds it stale, or gone; the guest's memory is untouched.  The slot is looked at in parts,
+ * between which the guest runs: the sums are of several moments.  Before Linux 6.5, memory that
+ * was allocated and never written is not seen.
+ * -ENOENT, -EINVAL no such slot; -ERANGE it changed meanwhile; -ENOMEM.
+ */
+LETHE_API int lethe_vm_audit(struct lethe_vm *vm, unsigned int id, struct lethe_audit *ret);
 
 /* ---- the process and the host ---- */
 

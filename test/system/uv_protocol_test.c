@@ -196,6 +196,7 @@ union args {
 	struct abi_slot_move slot_move;
 	struct abi_coldest coldest;
 	struct abi_policy policy;
+	struct abi_audit audit;
 	uint8_t bytes[1024]; /* room for an argument struct that is too long */
 };
 
@@ -263,6 +264,8 @@ static int reserved_at(uint32_t nr)
 		return offsetof(struct abi_slot_move, reserved);
 	case ABI_CALL_POLICY:
 		return offsetof(struct abi_policy, reserved);
+	case ABI_CALL_AUDIT:
+		return offsetof(struct abi_audit, reserved);
 	case ABI_CALL_PAGE_IN:
 	case ABI_CALL_IRQ_LINE:
 	case ABI_CALL_PAGE_OUT:
@@ -308,6 +311,8 @@ static uint32_t expect(const struct situation *s, uint32_t nr)
 	case ABI_CALL_MEM_READ:
 	case ABI_CALL_MEM_WRITE:
 		return !s->memory ? ABI_ST_NOT_FOUND : secure ? ABI_ST_DENIED : ABI_ST_OK;
+	case ABI_CALL_AUDIT:
+		return s->memory ? ABI_ST_OK : ABI_ST_NOT_FOUND;
 	case ABI_CALL_PAGE_LOST:
 		return ABI_ST_NOTHING; /* is sealed */
 	case ABI_CALL_VCPU_STATE:

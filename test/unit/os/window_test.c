@@ -54,7 +54,7 @@ static uint64_t resident(const struct window *w)
 {
 	uint64_t bytes = UINT64_MAX;
 
-	assert_int_equal(window_resident(w, &bytes), 0);
+	assert_int_equal(window_resident(w, 0, w->bytes, &bytes), 0);
 	return bytes;
 }
 
