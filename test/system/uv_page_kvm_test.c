@@ -226,6 +226,31 @@ static void test_stop_while_waiting(void **state)
 	free(s);
 }
 
+/* One vCPU's release needs the other outside, which waits for a page: it comes, both go on. */
+static void test_release_while_waiting(void **state)
+{
+	struct store *s = store_new();
+	struct abi_vcpu_page page;
+	struct abi_event e;
+	struct uvc c;
+
+	begin(&c, 2,
+		"vcpu 0\nwrite 8M 4K\nprint out\nbarrier go\nsleep 5\nrelease 2M 2M\n"
+		"barrier done\npoweroff\n"
+		"vcpu 1\nbarrier go\ncheck 8M 4K\nbarrier done\n");
+	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 1);
+	go_on(&c);
+	e = uvc_event(&c);
+	assert_int_equal(bring(&c, s, e.gpa), ABI_ST_OK);
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_RELEASE);
+	uvc_reply(&c, 0, ABI_ST_OK);
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_POWEROFF);
+	uvc_end(&c);
+	free(s);
+}
+
 /* What was not sealed there stops the VM, and the guest never goes on. */
 static void test_bad_page(void **state)
 {
@@ -332,6 +357,7 @@ int main(void)
 		cmocka_unit_test(test_again_and_again),
 		cmocka_unit_test(test_busy_while_waiting),
 		cmocka_unit_test(test_stop_while_waiting),
+		cmocka_unit_test(test_release_while_waiting),
 		cmocka_unit_test(test_bad_page),
 		cmocka_unit_test(test_shared_among_sealed),
 		cmocka_unit_test(test_failures),
