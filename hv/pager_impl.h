@@ -124,9 +124,6 @@ static inline uint64_t bit_run(const uint64_t *bits, uint64_t from, uint64_t cou
 	return end;
 }
 
-/* Waits @ms or until the pager stops.  False: it stops. */
-bool pager_pause(struct pager *p, unsigned int ms);
-
 /* Takes the next want.  False: the pager stops. */
 bool pager_take_want(struct pager *p, struct gfn_range *ret);
 

@@ -14,6 +14,10 @@
 #include "hv/vm.h"
 #include "os/memfd.h"
 
+/* How often, and after which pauses, a call is made again that the ultravisor put off. */
+#define TRIES    200
+#define PAUSE_MS 5
+
 struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r)
 {
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
@@ -61,30 +65,49 @@ static int make_memory(struct lethe_vm *vm, struct gfn_range r, struct slot *ret
 	return 0;
 }
 
+/*
+ * After a slot call: true if it is worth another try.  The ultravisor answers -EAGAIN while a
+ * vCPU waits for a sealed page, which the pager is about to bring; it needs vm->lock for that,
+ * so the caller must not hold it.
+ */
+static bool is_worth_a_try(const struct lethe_vm *vm, int ret, unsigned int *tries)
+{
+	return ret == -EAGAIN && vm->pager != NULL && ++*tries < TRIES &&
+	       pager_pause(vm->pager, PAUSE_MS);
+}
+
+static int add_slot(struct lethe_vm *vm, const struct abi_slot *args, struct gfn_range r)
+{
+	struct slot s;
+	int ret;
+
+	pthread_mutex_lock(&vm->lock);
+	ret = vm->slot[args->id].used ? -EEXIST : make_memory(vm, r, &s);
+	if (ret == 0) {
+		ret = conn_call(vm->conn, ABI_CALL_SLOT_REGISTER, args, NULL, &s.memfd, 1);
+		if (ret == 0)
+			vm->slot[args->id] = s;
+		else
+			release_memory(&s);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
 int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t start, uint64_t bytes)
 {
 	const struct abi_slot args = {.id = id, .gpa = start, .bytes = bytes};
+	unsigned int tries = 0;
 	struct gfn_range r;
-	struct slot s;
 	int ret = checked_gfn_range(start, bytes, &r);
 
 	if (ret == 0 && id >= ABI_MAX_SLOTS)
 		ret = -EINVAL;
 	if (ret < 0)
 		return fail(ret, "memslot %u: not a range of whole pages below 2^48", id);
-	pthread_mutex_lock(&vm->lock);
-	if (vm->slot[id].used)
-		ret = -EEXIST;
-	if (ret == 0)
-		ret = make_memory(vm, r, &s);
-	if (ret == 0) {
-		ret = conn_call(vm->conn, ABI_CALL_SLOT_REGISTER, &args, NULL, &s.memfd, 1);
-		if (ret == 0)
-			vm->slot[id] = s;
-		else
-			release_memory(&s);
-	}
-	pthread_mutex_unlock(&vm->lock);
+	do
+		ret = add_slot(vm, &args, r);
+	while (is_worth_a_try(vm, ret, &tries));
 	return ret < 0 ? fail(ret, "memslot %u could not be added: %s", id, strerror(-ret)) : 0;
 }
 
@@ -144,23 +167,35 @@ void hv_drop_slots(struct lethe_vm *vm)
 	release_behind(old);
 }
 
-int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
+/* 0 and the slot as it was in *ret_old; or a negative errno. */
+static int remove_slot(struct lethe_vm *vm, unsigned int id, struct slot *ret_old)
 {
 	const struct abi_slot args = {.id = id};
+	int ret;
+
+	pthread_mutex_lock(&vm->lock);
+	ret = vm->slot[id].used ? hv_call(vm, ABI_CALL_SLOT_UNREGISTER, &args, NULL) : -ENOENT;
+	if (ret == 0) {
+		*ret_old = vm->slot[id];
+		vm->slot[id] = (struct slot){.memfd = -1};
+		if (vm->pager != NULL)
+			pager_forget(vm->pager, ret_old->range);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return ret;
+}
+
+int lethe_slot_remove(struct lethe_vm *vm, unsigned int id)
+{
 	struct slot old[ABI_MAX_SLOTS] = {0};
+	unsigned int tries = 0;
 	int ret;
 
 	if (id >= ABI_MAX_SLOTS)
 		return fail(-ENOENT, "memslot %u: no such slot", id);
-	pthread_mutex_lock(&vm->lock);
-	ret = vm->slot[id].used ? hv_call(vm, ABI_CALL_SLOT_UNREGISTER, &args, NULL) : -ENOENT;
-	if (ret == 0) {
-		old[id] = vm->slot[id];
-		vm->slot[id] = (struct slot){.memfd = -1};
-		if (vm->pager != NULL)
-			pager_forget(vm->pager, old[id].range);
-	}
-	pthread_mutex_unlock(&vm->lock);
+	do
+		ret = remove_slot(vm, id, &old[id]);
+	while (is_worth_a_try(vm, ret, &tries));
 	if (ret < 0)
 		return fail(ret, "memslot %u could not be removed: %s", id,
 			ret == -EBUSY ? "the guest has not given all of it up" : strerror(-ret));
@@ -213,12 +248,15 @@ static int move_slot(struct lethe_vm *vm, unsigned int id, uint64_t start)
 
 int lethe_slot_move(struct lethe_vm *vm, unsigned int id, uint64_t start)
 {
+	unsigned int tries = 0;
 	int ret = -ENOENT;
 
-	pthread_mutex_lock(&vm->lock);
-	if (id < ABI_MAX_SLOTS)
-		ret = move_slot(vm, id, start);
-	pthread_mutex_unlock(&vm->lock);
+	do {
+		pthread_mutex_lock(&vm->lock);
+		if (id < ABI_MAX_SLOTS)
+			ret = move_slot(vm, id, start);
+		pthread_mutex_unlock(&vm->lock);
+	} while (is_worth_a_try(vm, ret, &tries));
 	return ret < 0 ? fail(ret, "memslot %u could not be moved: %s", id,
 				 ret == -EBUSY ? "the guest has not given all of it up"
 					       : strerror(-ret))
