@@ -21,6 +21,10 @@
  *               be another than this exit's: then the vCPU has gone away, and the request
  *               is served by its next exit, if ever; until then there must be no other
  *
+ * Copies may also come with the reply: copy and reply_copies, their number, instead of
+ * copy_count.  They are made before the reply is taken; if they fail, their status is that
+ * of a reply that accepts.
+ *
  * To ring is to increment one's own bell and, if the other side says that it sleeps, to
  * wake it there (a process-shared futex).  Who is about to sleep says so, then looks
  * again, then sleeps if the bell is still what it was before that look.
@@ -112,7 +116,9 @@ struct abi_vcpu_page {
 	uint32_t sleeps;      /* atomic: the ultravisor sleeps at reply_bell */
 	uint32_t copy_done;   /* atomic: the copy_seq that was served last */
 	uint32_t copy_status; /* enum abi_status */
-	uint32_t served_seq;  /* atomic: the exit_seq that the vCPU waits with */
+	uint32_t copied;      /* DMA: so many bytes of the range lie in the data area; 0: none */
+	uint32_t reserved1;
+	uint32_t served_seq; /* atomic: the exit_seq that the vCPU waits with */
 	uint8_t data[ABI_EXIT_DATA];
 
 	/* Written by the hypervisor, on another cache line. */
@@ -123,6 +129,8 @@ struct abi_vcpu_page {
 	uint32_t reply_sleeps; /* atomic: the hypervisor sleeps at bell */
 	uint32_t copy_seq;     /* atomic */
 	uint32_t copy_count;   /* 1 .. ABI_COPY_SEGMENTS */
+	uint32_t reply_copies; /* 0 .. ABI_COPY_SEGMENTS */
+	uint32_t reserved2;
 	struct abi_copy copy[ABI_COPY_SEGMENTS];
 };
 

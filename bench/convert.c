@@ -4,7 +4,8 @@
  * how it does that and by how shared pages are served.  One operation is
  *
  *   ovmf-1, ovmf-2  a transfer of one or two pages: written, shared, complemented by the
- *                   device, checked, unshared; 16 buffers in turn
+ *                   device, checked, unshared; 16 buffers in turn, 100,000 transfers in all
+ *                   runs together
  *   swiotlb         a transfer of 64K through a pool that is shared once
  *   alternating     the same as ovmf-1, but 64 pages, every other one, are shared before the
  *                   device comes, and unshared after it has been at all of them
@@ -117,9 +118,9 @@ static int transfer_alternating(struct guest *guest)
 }
 
 static const struct pattern patterns[] = {
-	{"ovmf-1", 64 * MIB, 200, 40, BUFFERS, write_ovmf_1, NULL},
-	{"ovmf-2", 64 * MIB, 200, 40, BUFFERS, write_ovmf_2, NULL},
-	{"swiotlb", 128 * MIB, 1000, 200, 1, write_swiotlb, transfer_pool},
+	{"ovmf-1", 64 * MIB, 1250, 100, BUFFERS, write_ovmf_1, NULL},
+	{"ovmf-2", 64 * MIB, 1250, 100, BUFFERS, write_ovmf_2, NULL},
+	{"swiotlb", 128 * MIB, 10000, 2000, 1, write_swiotlb, transfer_pool},
 	{"alternating", 64 * MIB, 30, 6, ALTERNATING, write_alternating, transfer_alternating},
 	{"bulk-1g", GIB + 64 * MIB, 2, 1, 1, write_bulk, NULL},
 };

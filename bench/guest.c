@@ -6,7 +6,6 @@
 
 #include "abi/guestcall.h"
 #include "base/log.h"
-#include "vmm/dma.h"
 
 int guest_populate(struct guest *guest)
 {
@@ -60,7 +59,7 @@ int guest_run(struct guest *guest)
 				guest->vm, exit->ranges, exit->count, &guest->protected_);
 			break;
 		case LETHE_EXIT_DMA:
-			exit->reply = dma_complement(guest->vm, exit->gpa, exit->bytes);
+			exit->reply = dma_serve(&guest->dma, guest->vm, exit);
 			break;
 		case LETHE_EXIT_CONVERT:
 		case LETHE_EXIT_RELEASE:
@@ -84,5 +83,6 @@ void guest_free(struct guest *guest)
 	lethe_vm_stop(guest->vm);
 	lethe_vm_close(guest->vm, true);
 	program_free(&guest->program);
+	dma_free(&guest->dma);
 	guest->vm = NULL;
 }

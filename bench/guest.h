@@ -7,11 +7,13 @@
 #define BENCH_GUEST_H
 
 #include "lethe/lethe.h"
+#include "vmm/dma.h"
 #include "vmm/program.h"
 
 struct guest {
 	struct lethe_vm *vm;
 	struct program program;
+	struct dma dma;
 	struct lethe_exit exit;                 /* the last one */
 	struct lethe_protect_result protected_; /* the last switch */
 };

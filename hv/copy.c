@@ -4,15 +4,10 @@
  * this process where pages are mapped, and by the vCPU that waits for this thread.
  */
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #include "hv/vm.h"
 #include "os/futex.h"
-
-/* As in hv/vcpu.c. */
-#define COPY_SPINS  200
-#define COPY_YIELDS 200
 
 /* ---- mapped pages ---- */
 
@@ -57,12 +52,18 @@ bool hv_copy_direct(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t byte
 static _Thread_local struct {
 	uint64_t vm_id;
 	unsigned int vcpu;
+	/* Of what it has brought along, what was not read yet: each byte is as of the exit. */
+	uint64_t gpa;
+	uint32_t bytes, offset;
 } open_at;
 
-void hv_copy_open(struct lethe_vm *vm, unsigned int vcpu)
+void hv_copy_open(struct lethe_vm *vm, unsigned int vcpu, uint64_t gpa, uint32_t bytes)
 {
 	open_at.vm_id = vm->id;
 	open_at.vcpu = vcpu;
+	open_at.gpa = gpa;
+	open_at.bytes = bytes <= ABI_COPY_DATA ? bytes : 0;
+	open_at.offset = 0;
 }
 
 void hv_copy_close(void)
@@ -80,7 +81,6 @@ static void fill_request(
 			memcpy(data, piece[i].data, piece[i].bytes);
 		data += piece[i].bytes;
 	}
-	page->copy_count = (uint32_t)count;
 }
 
 static void take_results(const uint8_t *data, const struct lethe_copy *piece, size_t count)
@@ -95,7 +95,7 @@ static void take_results(const uint8_t *data, const struct lethe_copy *piece, si
 /* False if the vCPU has gone away from the exit @seen, and serves nobody. */
 static bool wait_for_copy(struct abi_vcpu_page *page, uint32_t seq, uint32_t seen)
 {
-	unsigned int spins = 0;
+	unsigned int steps = 0;
 
 	for (;;) {
 		uint32_t bell = __atomic_load_n(&page->bell, __ATOMIC_ACQUIRE);
@@ -105,12 +105,7 @@ static bool wait_for_copy(struct abi_vcpu_page *page, uint32_t seq, uint32_t see
 		if (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) != seen ||
 			__atomic_load_n(&page->served_seq, __ATOMIC_ACQUIRE) != seen)
 			return false;
-		if (spins++ < COPY_SPINS)
-			cpu_relax();
-		else if (spins < COPY_SPINS + COPY_YIELDS)
-			sched_yield();
-		else
-			futex_sleep(&page->bell, bell, &page->reply_sleeps);
+		futex_await(&page->bell, bell, &page->reply_sleeps, &steps);
 	}
 }
 
@@ -128,30 +123,86 @@ static int errno_of(uint32_t status)
 	}
 }
 
+/* The data area of the open vCPU. */
+static uint8_t *data_of(struct lethe_vm *vm)
+{
+	return (uint8_t *)vm->pages + ABI_COPY_OFFSET(vm->vcpus) +
+	       (size_t)open_at.vcpu * ABI_COPY_DATA;
+}
+
+/* The next bytes of what the vCPU has brought along; each is read there once only. */
+static bool take_brought(struct lethe_vm *vm, const struct lethe_copy *c)
+{
+	if (c->to_guest || c->gpa != open_at.gpa || c->bytes > open_at.bytes)
+		return false;
+	memcpy(c->data, data_of(vm) + open_at.offset, c->bytes);
+	open_at.gpa += c->bytes;
+	open_at.offset += (uint32_t)c->bytes;
+	open_at.bytes -= (uint32_t)c->bytes;
+	return true;
+}
+
+/* The vCPU may still be at a request that was given up, and would find another's data. */
+static bool is_free(const struct abi_vcpu_page *page, const struct vcpu_local *l)
+{
+	return __atomic_load_n(&page->copy_done, __ATOMIC_ACQUIRE) == l->copy_seq;
+}
+
 int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
 {
 	struct abi_vcpu_page *page;
 	struct vcpu_local *l;
-	uint8_t *data;
 	int ret;
 
 	if (open_at.vm_id != vm->id)
 		return -ENODATA;
+	if (count == 1 && take_brought(vm, piece))
+		return 0;
 	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages +
 					(size_t)open_at.vcpu * ABI_EXIT_PAGE);
-	data = (uint8_t *)vm->pages + ABI_COPY_OFFSET(vm->vcpus) +
-	       (size_t)open_at.vcpu * ABI_COPY_DATA;
 	l = &vm->local[open_at.vcpu];
-	/* One that was given up may still be served: not into the next one's data. */
-	if (__atomic_load_n(&page->copy_done, __ATOMIC_ACQUIRE) != l->copy_seq)
+	if (!is_free(page, l))
 		return -ENODATA;
-	fill_request(page, data, piece, count);
+	open_at.bytes = 0;
+	fill_request(page, data_of(vm), piece, count);
+	page->copy_count = (uint32_t)count;
 	__atomic_store_n(&page->copy_seq, ++l->copy_seq, __ATOMIC_RELEASE);
 	futex_ring(&page->reply_bell, &page->sleeps);
 	if (!wait_for_copy(page, l->copy_seq, l->seen))
 		return -ENODATA;
 	ret = errno_of(page->copy_status);
 	if (ret == 0)
-		take_results(data, piece, count);
+		take_results(data_of(vm), piece, count);
 	return ret;
+}
+
+/* True if all of it fits one request, and none of it is within reach of this process. */
+static bool is_for_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
+{
+	const struct abi_share_page *list =
+		(const void *)((uint8_t *)vm->pages + ABI_SHARE_OFFSET(vm->vcpus));
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < count && bytes <= ABI_COPY_DATA; i++) {
+		if (!piece[i].to_guest || piece[i].bytes == 0)
+			return false;
+		bytes += piece[i].bytes;
+	}
+	return count <= ABI_COPY_SEGMENTS && bytes <= ABI_COPY_DATA &&
+	       __atomic_load_n(&list->count, __ATOMIC_RELAXED) == 0;
+}
+
+int hv_copy_then(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
+{
+	struct abi_vcpu_page *page;
+
+	if (open_at.vm_id != vm->id || !lethe_vm_is_protected(vm) || !is_for_vcpu(vm, piece, count))
+		return lethe_mem_copy(vm, piece, count);
+	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages +
+					(size_t)open_at.vcpu * ABI_EXIT_PAGE);
+	if (!is_free(page, &vm->local[open_at.vcpu]))
+		return lethe_mem_copy(vm, piece, count);
+	fill_request(page, data_of(vm), piece, count);
+	page->reply_copies = (uint32_t)count;
+	return 0;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vCPUs: starting, stopping, and the exits that the ultravisor posts (abi/exit.h). */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,14 +8,6 @@
 #include "hv/error.h"
 #include "hv/vm.h"
 #include "os/futex.h"
-
-/*
- * How often to look before sleeping, and how often then to let others run in between: as
- * long as a wake-up takes.  Looking alone would keep the other side from its core where
- * cores are few.
- */
-#define EXIT_SPINS  200
-#define EXIT_YIELDS 200
 
 /* X(name here, name in the abi, whether the guest waits for an answer) */
 #define EXITS(X)                     \
@@ -114,19 +105,14 @@ static void answer(struct abi_vcpu_page *page, uint32_t seq, int reply, uint64_t
 /* Waits for news.  The reader thread bumps exit_seq when the ultravisor dies. */
 static void wait_for_exit(struct abi_vcpu_page *page, uint32_t seen)
 {
-	unsigned int spins = 0;
+	unsigned int steps = 0;
 
 	for (;;) {
 		uint32_t bell = __atomic_load_n(&page->bell, __ATOMIC_ACQUIRE);
 
 		if (__atomic_load_n(&page->exit_seq, __ATOMIC_ACQUIRE) != seen)
 			return;
-		if (spins++ < EXIT_SPINS)
-			cpu_relax();
-		else if (spins < EXIT_SPINS + EXIT_YIELDS)
-			sched_yield();
-		else
-			futex_sleep(&page->bell, bell, &page->reply_sleeps);
+		futex_await(&page->bell, bell, &page->reply_sleeps, &steps);
 	}
 }
 
@@ -164,6 +150,8 @@ static void copy_exit(const struct abi_vcpu_page *page, struct lethe_exit *exit)
 	exit->to_shared = arg[2] != 0;
 	exit->reply = 0;
 	exit->reply_value = 0;
+	exit->then = NULL;
+	exit->then_count = 0;
 	if (exit->type == LETHE_EXIT_STOPPED) {
 		exit->stop = (enum lethe_stop)arg[0];
 		exit->gpa = arg[1];
@@ -180,12 +168,15 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 		return fail(-EINVAL, "no vCPU %u", vcpu);
 	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
 	l = &vm->local[vcpu];
-	hv_copy_close();
 	if (exit->type != 0 && waits_for_answer(exit->type)) {
 		int reply = note_answer(vm, l, exit);
 
+		page->reply_copies = 0;
+		if (reply == 0 && exit->then_count > 0)
+			reply = hv_copy_then(vm, exit->then, exit->then_count);
 		answer(page, l->seen, reply, exit->reply_value);
 	}
+	hv_copy_close();
 	if (conn_is_dead(vm->conn)) {
 		exit->type = LETHE_EXIT_CLOSED;
 		return 0;
@@ -197,7 +188,7 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	if (exit->type == LETHE_EXIT_RELEASE)
 		note_released(vm, exit);
 	if (waits_for_answer(exit->type))
-		hv_copy_open(vm, vcpu);
+		hv_copy_open(vm, vcpu, exit->gpa, page->copied);
 	return 0;
 }
 

@@ -96,8 +96,11 @@ bool hv_copy_direct(struct lethe_vm *vm, uint64_t gpa, uint8_t *data, size_t byt
 /* The same where the VM is not protected, or may be reached.  Caller holds vm->lock. */
 void hv_copy_mapping(struct lethe_vm *vm, uint64_t gpa, uint8_t *data, size_t bytes, bool to_guest);
 
-/* From here to hv_copy_close(), @vcpu waits for this thread and serves its copies. */
-void hv_copy_open(struct lethe_vm *vm, unsigned int vcpu);
+/*
+ * From here to hv_copy_close(), @vcpu waits for this thread and serves its copies.  It has
+ * brought @bytes of what lies at @gpa along.
+ */
+void hv_copy_open(struct lethe_vm *vm, unsigned int vcpu, uint64_t gpa, uint32_t bytes);
 void hv_copy_close(void);
 
 /*
@@ -105,6 +108,12 @@ void hv_copy_close(void);
  * vCPU that waits for this thread: all or none.  -ENODATA: there is none, or not any more.
  */
 int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count);
+
+/*
+ * Copies to the guest that the open vCPU is to make when it takes its answer, which comes
+ * next, if that is possible, else now.  0 or a negative errno.
+ */
+int hv_copy_then(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count);
 
 /* Settles AUTO.  0; -EOPNOTSUPP or another errno if the executor does not work here. */
 int hv_choose_executor(const struct lethe_vm_config *config, struct lethe_vm *vm);

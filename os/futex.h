@@ -27,6 +27,13 @@ void futex_ring(uint32_t *bell, const uint32_t *sleeps);
 /* Sleeps until @bell is not @seen any more, or for no reason; *sleeps is the caller's. */
 void futex_sleep(uint32_t *bell, uint32_t seen, uint32_t *sleeps);
 
+/*
+ * One step of waiting for news at @bell, which was @seen before the caller looked for it:
+ * the first steps only pass time, the next let others run, the last ones sleep.  *steps is 0
+ * at first, and when there was news.
+ */
+void futex_await(uint32_t *bell, uint32_t seen, uint32_t *sleeps, unsigned int *steps);
+
 /* A step of a spin before a futex_wait(). */
 static inline void cpu_relax(void)
 {

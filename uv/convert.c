@@ -186,7 +186,8 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 	}
 	if (reply.status != ABI_ST_OK) {
 		(void)end(v, r, to_shared, -ECANCELED);
-		return guest_call_refused(reply.status);
+		v->last_result = guest_call_refused(reply.status);
+		return v->last_result;
 	}
 	ret = end(v, r, to_shared, 0);
 	v->last_result = -(int64_t)status_of(ret);

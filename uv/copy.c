@@ -16,11 +16,11 @@ struct request {
 };
 
 /* Takes the request over: what the hypervisor writes to it from now on counts no more. */
-static int take(const struct abi_vcpu_page *page, struct request *ret)
+static int take(const struct abi_vcpu_page *page, uint32_t count, struct request *ret)
 {
 	uint64_t bytes = 0;
 
-	ret->count = __atomic_load_n(&page->copy_count, __ATOMIC_RELAXED);
+	ret->count = count;
 	if (ret->count < 1 || ret->count > ABI_COPY_SEGMENTS)
 		return -EINVAL;
 	memcpy(ret->segment, page->copy, ret->count * sizeof(ret->segment[0]));
@@ -73,12 +73,12 @@ static void copy_segment(struct uv_vm *vm, const struct abi_copy *s, uint8_t *da
 	}
 }
 
-static int perform(struct uv_vcpu *v)
+static int perform(struct uv_vcpu *v, uint32_t count)
 {
 	struct uv_vm *vm = v->vm;
 	struct request q;
 	uint8_t *data = v->copy_data;
-	int ret = take(v->page, &q);
+	int ret = take(v->page, count, &q);
 
 	if (ret < 0)
 		return ret;
@@ -101,8 +101,34 @@ bool copy_serve(struct uv_vcpu *v)
 	if (seq == v->copy_seq)
 		return false;
 	v->copy_seq = seq;
-	page->copy_status = status_of(perform(v));
+	page->copy_status =
+		status_of(perform(v, __atomic_load_n(&page->copy_count, __ATOMIC_RELAXED)));
 	__atomic_store_n(&page->copy_done, seq, __ATOMIC_RELEASE);
 	futex_ring(&page->bell, &page->reply_sleeps);
 	return true;
+}
+
+uint32_t copy_with_reply(struct uv_vcpu *v)
+{
+	uint32_t count = __atomic_load_n(&v->page->reply_copies, __ATOMIC_RELAXED);
+
+	return count == 0 ? ABI_ST_OK : status_of(perform(v, count));
+}
+
+void copy_along(struct uv_vcpu *v, uint64_t start, uint64_t bytes)
+{
+	struct abi_copy s = {.gpa = start, .bytes = (uint32_t)bytes};
+	struct uv_vm *vm = v->vm;
+
+	if (bytes > ABI_COPY_DATA)
+		return;
+	pthread_rwlock_rdlock(&vm->memory);
+	/* What is mapped is in the hypervisor's reach. */
+	if (check_segment(vm, &s) == 0 &&
+		attr_get(vm->attr, gpa_to_gfn(gpa(start))) == ATTR_COPIED) {
+		copy_segment(vm, &s, v->copy_data);
+		share_auto_used(vm->share_auto, gpa(start), bytes);
+		v->copied = s.bytes;
+	}
+	pthread_rwlock_unlock(&vm->memory);
 }

@@ -16,4 +16,13 @@
  */
 bool copy_serve(struct uv_vcpu *v);
 
+/* Makes the copies that the reply to @v has brought along.  The status, as above. */
+uint32_t copy_with_reply(struct uv_vcpu *v);
+
+/*
+ * Brings the shared memory at @start, if it all is copied and not too much, along with the
+ * next exit of @v, which is outside.
+ */
+void copy_along(struct uv_vcpu *v, uint64_t start, uint64_t bytes);
+
 #endif

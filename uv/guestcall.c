@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "os/clock.h"
 #include "uv/convert.h"
+#include "uv/copy.h"
 #include "uv/status.h"
 #include "uv/vcpu.h"
 
@@ -128,6 +129,7 @@ static int64_t call_dma(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 {
 	struct exit_reply reply;
 
+	copy_along(v, arg[0], arg[1]);
 	vcpu_exit_post(v, ABI_EXIT_DMA, (uint64_t[6]){arg[0], arg[1]}, 0);
 	if (!vcpu_exit_wait(v, &reply))
 		return GUEST_CALL_ENDED;

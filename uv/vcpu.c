@@ -2,7 +2,6 @@
 #include "uv/vcpu.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 
@@ -14,14 +13,6 @@
 
 /* How long to wait for a kicked vCPU before it is kicked again. */
 #define KICK_AGAIN_NS NS_PER_MS
-
-/*
- * How often to look before sleeping, and how often then to let others run in between: as
- * long as a wake-up takes.  Looking alone would keep the other side from its core where
- * cores are few.
- */
-#define EXIT_SPINS  200
-#define EXIT_YIELDS 200
 
 /* Caller holds run_lock. */
 static void update_attention(struct uv_vm *vm)
@@ -350,6 +341,8 @@ void vcpu_exit_post(
 	page->last_result = v->last_result;
 	memcpy(page->arg, arg, sizeof(page->arg));
 	page->data_size = data_size;
+	page->copied = v->copied;
+	v->copied = 0;
 	memcpy(page->data, v->buffer, data_size);
 	v->last_result = 0;
 	v->exit_seq++;
@@ -385,7 +378,7 @@ static void stop_serving(struct uv_vcpu *v)
 bool vcpu_exit_wait(struct uv_vcpu *v, struct exit_reply *ret)
 {
 	struct abi_vcpu_page *page = v->page;
-	unsigned int spins = 0;
+	unsigned int steps = 0;
 
 	for (;;) {
 		uint32_t bell = __atomic_load_n(&page->reply_bell, __ATOMIC_ACQUIRE);
@@ -397,15 +390,13 @@ bool vcpu_exit_wait(struct uv_vcpu *v, struct exit_reply *ret)
 			return false;
 		}
 		if (copy_serve(v))
-			spins = 0;
-		else if (spins++ < EXIT_SPINS)
-			cpu_relax();
-		else if (spins < EXIT_SPINS + EXIT_YIELDS)
-			sched_yield();
+			steps = 0;
 		else
-			futex_sleep(&page->reply_bell, bell, &page->sleeps);
+			futex_await(&page->reply_bell, bell, &page->sleeps, &steps);
 	}
 	ret->status = __atomic_load_n(&page->reply_status, __ATOMIC_RELAXED);
 	ret->value = __atomic_load_n(&page->reply_value, __ATOMIC_RELAXED);
+	if (ret->status == ABI_ST_OK)
+		ret->status = copy_with_reply(v);
 	return true;
 }

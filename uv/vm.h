@@ -78,6 +78,7 @@ struct uv_vcpu {
 	struct abi_vcpu_page *page;
 	uint8_t *copy_data; /* ABI_COPY_DATA bytes */
 	uint32_t copy_seq;  /* of the request that was served last */
+	uint32_t copied;    /* bytes in copy_data that go along with the next exit */
 	uint32_t exit_seq;  /* the ultravisor's own count: the page's is only a copy */
 	int64_t last_result;
 	uint8_t buffer[ABI_EXIT_DATA] __attribute__((aligned(16)));

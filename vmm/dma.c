@@ -52,3 +52,30 @@ int dma_complement(struct lethe_vm *vm, uint64_t gpa, uint64_t bytes)
 	free(buffer);
 	return err;
 }
+
+int dma_serve(struct dma *dma, struct lethe_vm *vm, struct lethe_exit *exit)
+{
+	int err;
+
+	if (exit->bytes == 0 || exit->bytes > CHUNK_BYTES)
+		return dma_complement(vm, exit->gpa, exit->bytes);
+	if (!dma->buffer)
+		dma->buffer = malloc(CHUNK_BYTES);
+	if (!dma->buffer)
+		return -ENOMEM;
+	err = lethe_mem_read(vm, exit->gpa, dma->buffer, exit->bytes);
+	if (err)
+		return err;
+	complement(dma->buffer, exit->bytes);
+	dma->then = (struct lethe_copy){
+		.gpa = exit->gpa, .data = dma->buffer, .bytes = exit->bytes, .to_guest = true};
+	exit->then = &dma->then;
+	exit->then_count = 1;
+	return 0;
+}
+
+void dma_free(struct dma *dma)
+{
+	free(dma->buffer);
+	dma->buffer = NULL;
+}

@@ -15,4 +15,18 @@
  */
 int dma_complement(struct lethe_vm *vm, uint64_t gpa, uint64_t bytes);
 
+/* Of each vCPU: what a transfer is served with.  Zero at first. */
+struct dma {
+	uint8_t *buffer;
+	struct lethe_copy then;
+};
+
+/*
+ * Serves *exit, a LETHE_EXIT_DMA, as dma_complement() does.  What it writes goes with the
+ * answer where it is not too much.  The reply.
+ */
+int dma_serve(struct dma *dma, struct lethe_vm *vm, struct lethe_exit *exit);
+
+void dma_free(struct dma *dma);
+
 #endif

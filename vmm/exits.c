@@ -74,7 +74,7 @@ static void on_dma(struct vcpu *vcpu, struct lethe_exit *exit)
 {
 	struct machine *machine = vcpu->machine;
 
-	exit->reply = dma_complement(machine->vm, exit->gpa, exit->bytes);
+	exit->reply = dma_serve(&vcpu->dma, machine->vm, exit);
 	if (exit->reply) {
 		timeline_count(machine->timeline, TIMELINE_dma_refused, 1);
 		return;
@@ -232,5 +232,6 @@ void *vcpu_main(void *arg)
 		else
 			serve(vcpu, &exit);
 	} while (!err && exit.type != LETHE_EXIT_CLOSED);
+	dma_free(&vcpu->dma);
 	return NULL;
 }

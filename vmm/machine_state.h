@@ -15,6 +15,7 @@
 #include <pthread.h>
 
 #include "vmm/control.h"
+#include "vmm/dma.h"
 #include "vmm/machine.h"
 
 #define MEMORY_SLOTS 32
@@ -24,6 +25,8 @@ struct vcpu {
 	unsigned int index;
 	pthread_t thread;
 	bool halted; /* Guarded by machine->lock. */
+
+	struct dma dma; /* Own thread. */
 
 	/* The DMA transfer before this one, if nothing else came between.  Own thread. */
 	uint64_t dma_ns, dma_gpa, dma_bytes;

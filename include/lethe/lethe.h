@@ -335,6 +335,12 @@ struct lethe_exit {
 	/* The answer: set before the next lethe_vcpu_run. */
 	int reply;            /* 0 or a negative errno */
 	uint64_t reply_value; /* PIO, MMIO: what a read gives; an enum lethe_action of a write */
+	/*
+	 * With a reply of 0: copies to the guest, done before it goes on, for nothing but the
+	 * answer.  If one fails, the guest gets that as the answer.
+	 */
+	const struct lethe_copy *then;
+	size_t then_count;
 };
 
 /*

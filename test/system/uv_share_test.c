@@ -292,6 +292,63 @@ static void test_copies(void **state)
 		check_copies(ways[i]);
 }
 
+/* An exit brings along what the device is to read, and its answer what it has written. */
+static void check_transfer(uint32_t flags)
+{
+	const struct abi_policy all = {
+		.max_shared_bytes = UINT64_MAX, .count = 1, .range = {{0, TOP}}};
+	struct abi_vcpu_page page;
+	struct uvc c;
+
+	uvc_begin(&c, 1, flags, MEMORY);
+	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
+	run(&c, "dma 2M 64K 1\n"
+		"print done\n"
+		"dma 2M 68K 1\n"
+		"print not reached\n");
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_DMA);
+	if ((flags & ABI_VM_SHARE_MAPPED) != 0) {
+		/* There is no need to. */
+		assert_int_equal(page.copied, 0);
+		fill(copy_area(&c), 2 * MIB, 64 * KIB, 0);
+	}
+	assert_filled(copy_area(&c), 2 * MIB, 64 * KIB, 0);
+	for (uint32_t i = 0; i < 64 * KIB; i++)
+		copy_area(&c)[i] ^= 0xff;
+	c.pages->copy[0] = (struct abi_copy){2 * MIB, 60 * KIB, 1};
+	c.pages->copy[1] = (struct abi_copy){2 * MIB + 60 * KIB, 4 * KIB, 1};
+	c.pages->reply_copies = 2;
+	next(&c);
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_PRINT);
+	assert_int_equal(page.copied, 0);
+	c.pages->reply_copies = 0;
+	next(&c);
+
+	/* More than the area holds stays where it is; copies that fail are the answer. */
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_DMA);
+	assert_int_equal(page.copied, 0);
+	memset(copy_area(&c), 0x5a, ABI_COPY_DATA);
+	c.pages->copy[0] = (struct abi_copy){2 * MIB, 4 * KIB, 1};
+	c.pages->copy[1] = (struct abi_copy){3 * MIB, 8, 1};
+	c.pages->reply_copies = 2;
+	next(&c);
+	uvc_exit(&c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_STOPPED);
+	assert_int_equal(page.arg[0], ABI_STOP_GUEST);
+	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, PAGE), ABI_ST_OK);
+	assert_filled(c.bulk, 2 * MIB, PAGE, 0);
+	uvc_end(&c);
+}
+
+static void test_transfers(void **state)
+{
+	for (size_t i = 0; i < COUNT(ways); i++)
+		check_transfer(ways[i]);
+}
+
 /* A VM that is not protected has no shared page: devices have its memory anyway. */
 static void test_copies_of_normal_memory(void **state)
 {
@@ -455,6 +512,7 @@ int main(void)
 		cmocka_unit_test(test_policy),
 		cmocka_unit_test(test_policies_that_go),
 		cmocka_unit_test(test_copies),
+		cmocka_unit_test(test_transfers),
 		cmocka_unit_test(test_copies_of_normal_memory),
 		cmocka_unit_test(test_adjoining_slots),
 		cmocka_unit_test(test_auto),

@@ -285,6 +285,8 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	unsigned int at;
 
 	pthread_mutex_lock(&fake.lock);
+	if (exit->reply == 0 && exit->then_count > 0)
+		exit->reply = lethe_mem_copy(vm, exit->then, exit->then_count);
 	take_reply(vcpu, exit);
 	at = fake.script_at[vcpu];
 	if (at < script_length[vcpu] && fake.script[vcpu][at].dies)
