@@ -307,6 +307,9 @@ static int run(struct run_options *options, struct program *program, struct time
 	}
 	options->config.program = program;
 	options->config.console = stdout;
+	/* A guest with a console of its own has the terminal for itself. */
+	if (!options->boot.kernel && isatty(STDERR_FILENO))
+		options->config.progress = stderr;
 	if (options->workload || options->boot.kernel)
 		status = run_program(&options->config, timeline, signal_fd,
 			options->workload && isatty(STDOUT_FILENO) ? stdout : NULL);

@@ -23,6 +23,7 @@ static void on_print(struct vcpu *vcpu, struct lethe_exit *exit)
 
 	if (!console)
 		return;
+	progress_hide(&vcpu->machine->progress);
 	flockfile(console);
 	fwrite(exit->text, 1, strnlen(exit->text, sizeof(exit->text)), console);
 	fputc('\n', console);

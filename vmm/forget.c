@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "os/clock.h"
@@ -33,6 +34,46 @@ void forget_record(struct machine *machine, uint64_t incarnation,
 	costs->destroy.duration_ns += result->duration_ns;
 	costs->destroy.cancelled += cancelled;
 	pthread_mutex_unlock(&machine->lock);
+}
+
+/* What the status of the VM says; false if that cannot be read. */
+static bool find_left(const char *name, uint64_t *ret_left)
+{
+	struct lethe_ps_entry *entries;
+	size_t count;
+
+	if (lethe_ps(&entries, &count) != 0)
+		return false;
+	*ret_left = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(entries[i].name, name) == 0)
+			*ret_left = entries[i].forget_bytes;
+	}
+	free(entries);
+	return true;
+}
+
+/*
+ * Who has given up root may not read the runtime directory any more: then the ultravisor is
+ * asked as long as there is a connection.
+ */
+uint64_t forget_left(void *ctx)
+{
+	struct machine *machine = ctx;
+	struct lethe_info info;
+	uint64_t left;
+	bool any;
+
+	pthread_mutex_lock(&machine->lock);
+	any = machine->vm == NULL || machine->forgetting_count > 0;
+	pthread_mutex_unlock(&machine->lock);
+	if (!any)
+		return 0;
+	if (find_left(machine->name, &left))
+		return left;
+	if (machine->vm == NULL)
+		return PROGRESS_UNKNOWN;
+	return lethe_vm_info(machine->vm, &info) == 0 ? info.set_aside_bytes : 0;
 }
 
 static void *forget_main(void *arg)
@@ -111,6 +152,7 @@ int forget_begin(struct machine *machine, uint64_t incarnation)
 	}
 	forgetting->next = machine->forgettings;
 	machine->forgettings = forgetting;
+	progress_start(&machine->progress);
 	return 0;
 }
 
@@ -130,5 +172,6 @@ void forget_finish(struct machine *machine, bool cancel)
 	pthread_mutex_unlock(&machine->lock);
 	pthread_mutex_lock(&machine->life);
 	reap(machine, true);
+	progress_stop(&machine->progress);
 	pthread_mutex_unlock(&machine->life);
 }

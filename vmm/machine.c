@@ -33,6 +33,8 @@ bool machine_end(struct machine *machine, int status)
 		machine->status = status;
 	}
 	pthread_mutex_unlock(&machine->lock);
+	/* Whoever decides the end may have something to say. */
+	progress_hide(&machine->progress);
 	/* Cannot fail: an eventfd takes 2^64 - 1 of these. */
 	if (decided && write(machine->end_fd, &one, sizeof(one)) != sizeof(one))
 		log_error("cannot wake the main thread: %s", strerror(errno));
@@ -119,6 +121,7 @@ static int create_vm(struct machine *machine)
 		log_error("cannot create the VM: %s (%s)", lethe_error(), advice(err));
 		return err;
 	}
+	snprintf(machine->name, sizeof(machine->name), "%s", lethe_vm_name(machine->vm));
 	timeline_describe(machine->timeline, lethe_vm_name(machine->vm),
 		config->program->memory_bytes, config->program->vcpus,
 		executor_name(lethe_vm_executor(machine->vm)));
@@ -159,6 +162,7 @@ static int allocate(
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&machine->forgotten, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	progress_init(&machine->progress, config->progress, forget_left, machine);
 	*ret = machine;
 	return 0;
 }
@@ -230,6 +234,7 @@ void machine_free(struct machine *machine)
 	control_free(machine->control);
 	if (machine->vm)
 		lethe_vm_close(machine->vm, false);
+	progress_fini(&machine->progress);
 	close(machine->end_fd);
 	pthread_cond_destroy(&machine->forgotten);
 	pthread_mutex_destroy(&machine->lock);
@@ -372,8 +377,12 @@ static void close_vm(struct machine *machine)
 	machine->costs.poweroff.guest_ns += clock_ns() - began;
 	if (gone.fd < 0)
 		return;
-	if (machine->config.see_it_out && poll(&gone, 1, -1) == 1)
-		machine->costs.poweroff.freed_ns = clock_ns() - began;
+	if (machine->config.see_it_out) {
+		progress_start(&machine->progress);
+		if (poll(&gone, 1, -1) == 1)
+			machine->costs.poweroff.freed_ns = clock_ns() - began;
+		progress_stop(&machine->progress);
+	}
 	close(gone.fd);
 }
 

@@ -44,6 +44,7 @@ struct machine_config {
 	struct lethe_page_store **page_store; /* NULL: none; *page_store becomes NULL when
 					       * the VM has taken it over */
 	FILE *console;                        /* where the guest prints; NULL: nowhere */
+	FILE *progress;         /* a terminal for a line of what is to be forgotten, or NULL */
 	bool see_it_out;        /* wait until all memory is destroyed before the run ends */
 	bool poweroff_destroys; /* the old way: memory goes first, then the VM */
 };

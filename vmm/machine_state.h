@@ -17,6 +17,7 @@
 #include "vmm/control.h"
 #include "vmm/dma.h"
 #include "vmm/machine.h"
+#include "vmm/progress.h"
 
 #define MEMORY_SLOTS 32
 
@@ -59,6 +60,8 @@ struct machine {
 	pthread_mutex_t life;
 	struct forgetting *forgettings;        /* Guarded by life. */
 	struct memory_slot slot[MEMORY_SLOTS]; /* Guarded by life. */
+	struct progress progress;              /* Switched under life, or by the last thread. */
+	char name[64];                         /* of the VM, also once that is closed */
 
 	pthread_mutex_t lock;
 	pthread_cond_t forgotten;      /* a forgetting is done */
@@ -168,5 +171,8 @@ void forget_record(struct machine *machine, uint64_t incarnation,
 
 /* Waits for every destruction, cancelling them first if @cancel. */
 void forget_finish(struct machine *machine, bool cancel);
+
+/* How much is still to be forgotten, for machine->progress.  @ctx: struct machine. */
+uint64_t forget_left(void *ctx);
 
 #endif

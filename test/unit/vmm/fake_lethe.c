@@ -356,3 +356,11 @@ int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret)
 	*ret = (struct lethe_info){.incarnation = 0};
 	return 0;
 }
+
+/* There is no runtime directory. */
+int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count)
+{
+	*ret_entries = NULL;
+	*ret_count = 0;
+	return 0;
+}
