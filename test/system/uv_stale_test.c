@@ -235,11 +235,43 @@ static void test_slot_goes(void **state)
 	}
 }
 
+/*
+ * A large range keeps the sweeper busy; a small one is shared again while the batch under
+ * way may be its own.
+ */
+static void test_shared_again_during_a_discard(void **state)
+{
+	const struct abi_policy all = {
+		.max_shared_bytes = UINT64_MAX, .count = 1, .range = {{0, 128 * MIB}}};
+	struct abi_vcpu_page page;
+	struct uvc c;
+
+	uvc_begin(&c, 2, ABI_VM_SHARE_MAPPED, 128 * MIB);
+	uvc_load(&c, "vcpu 0\n"
+		     "write 16M 80M 1\n"
+		     "loop 6\nshare 16M 80M\nunshare 16M 80M\nend\n"
+		     "check 16M 80M 1\n"
+		     "barrier done\npoweroff\n"
+		     "vcpu 1\n"
+		     "write 2M 1M 2\n"
+		     "loop 300\nshare 2M 1M\nunshare 2M 1M\ncheck 2M 1M 2\nend\n"
+		     "barrier done\n");
+	uvc_protect(&c, LOW);
+	assert_int_equal(
+		uvc_call(&c, ABI_CALL_POLICY, &all, sizeof(all), NULL, 0, NULL, 0), ABI_ST_OK);
+	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
+	wait_until_discarded(&c);
+	assert_int_equal(resident(&c), 0);
+	uvc_end(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_shared_again_before_the_discard),
 		cmocka_unit_test(test_shared_again_after_the_discard),
+		cmocka_unit_test(test_shared_again_during_a_discard),
 		cmocka_unit_test(test_failing_discard),
 		cmocka_unit_test(test_allocated_pages),
 		cmocka_unit_test(test_slot_goes),
