@@ -334,6 +334,8 @@ struct abi_info_ret {
 	uint64_t mapped_pages; /* OUT: of the shared ones, now */
 	uint64_t auto_maps;    /* OUT: copied ranges that were mapped for being used */
 	uint64_t auto_unmaps;  /* OUT: mapped ranges that are copied again for flipping */
+	/* OUT: as in the status page. */
+	uint64_t resident_bytes, forgotten_bytes, forget_rate, pressure;
 };
 
 enum abi_event_type {

@@ -406,7 +406,11 @@ int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret)
 		.policy_unshared_bytes = info.policy_unshared_bytes,
 		.auto_maps = info.auto_maps,
 		.auto_unmaps = info.auto_unmaps,
-		.paged_out_bytes = info.sealed_pages << PAGE_SHIFT};
+		.paged_out_bytes = info.sealed_pages << PAGE_SHIFT,
+		.resident_bytes = info.resident_bytes,
+		.forgotten_bytes = info.forgotten_bytes,
+		.forget_rate = info.forget_rate,
+		.pressure = info.pressure};
 	pthread_mutex_lock(&vm->lock);
 	if (vm->pager != NULL)
 		pager_counters(vm->pager, &ret->pages_out, &ret->pages_in);

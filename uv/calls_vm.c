@@ -129,6 +129,10 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->auto_maps = vm->shares.auto_maps;
 	info->auto_unmaps = vm->shares.auto_unmaps;
 	info->mapped_pages = attr_count(vm->attr, ATTR_MAPPED);
+	info->resident_bytes = uv_vm_current(vm);
+	info->forgotten_bytes = __atomic_load_n(&vm->status->forgotten_bytes, __ATOMIC_RELAXED);
+	info->forget_rate = __atomic_load_n(&vm->status->forget_rate, __ATOMIC_RELAXED);
+	info->pressure = __atomic_load_n(&vm->status->pressure, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&vm->lock);
 	info->stale_bytes = stale_bytes(vm);
 	return 0;

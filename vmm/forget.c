@@ -156,6 +156,19 @@ int forget_begin(struct machine *machine, uint64_t incarnation)
 	return 0;
 }
 
+/* What `lethe ps` would say now, for the timeline: the last that this process learns. */
+static void record_figures(struct machine *machine)
+{
+	struct lethe_info info;
+
+	if (lethe_vm_info(machine->vm, &info) != 0)
+		return;
+	timeline_count(machine->timeline, TIMELINE_resident_bytes, info.resident_bytes);
+	timeline_count(machine->timeline, TIMELINE_forget_bytes, info.set_aside_bytes);
+	timeline_count(machine->timeline, TIMELINE_forget_rate, info.forget_rate);
+	timeline_count(machine->timeline, TIMELINE_pressure, info.pressure);
+}
+
 void forget_finish(struct machine *machine, bool cancel)
 {
 	struct timespec until;
@@ -174,4 +187,5 @@ void forget_finish(struct machine *machine, bool cancel)
 	reap(machine, true);
 	progress_stop(&machine->progress);
 	pthread_mutex_unlock(&machine->life);
+	record_figures(machine);
 }

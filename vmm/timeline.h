@@ -6,7 +6,8 @@
  * that starts with the timeline; where it took long, duration_ns says how long, so it
  * began at t_ns - duration_ns.  Counters are exact; of share and unshare events, which a
  * guest can make in millions, only the first TIMELINE_CONVERSIONS_MAX each are kept, and
- * of page-out and page-in one event stands for what came within TIMELINE_PAGING_NS.
+ * of page-out and page-in one event stands for what came within TIMELINE_PAGING_NS.  The
+ * counters from resident_bytes to pressure are what `lethe ps` said when the VM was closed.
  */
 #ifndef VMM_TIMELINE_H
 #define VMM_TIMELINE_H
@@ -38,6 +39,10 @@ struct timeline;
 	X(eager_reboots)     \
 	X(destroyed_bytes)   \
 	X(quarantined_bytes) \
+	X(resident_bytes)    \
+	X(forget_bytes)      \
+	X(forget_rate)       \
+	X(pressure)          \
 	X(events_dropped)
 
 enum timeline_counter {

@@ -400,6 +400,8 @@ struct lethe_info {
 	uint64_t auto_maps, auto_unmaps;
 	uint64_t paged_out_bytes;     /* now */
 	uint64_t pages_out, pages_in; /* since the start */
+	/* As in struct lethe_ps_entry; pressure: 0 none, 1 raised, 2 high. */
+	uint64_t resident_bytes, forgotten_bytes, forget_rate, pressure;
 };
 
 LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);

@@ -259,6 +259,27 @@ class DestroyFaults(lib.Case):
         os.kill(uv, signal.SIGCONT)
         self.assert_clean()
 
+    def counters_with(self, failpoint):
+        """Of a guest that rebooted once and wrote 4M after that."""
+        timeline = self.path("timeline.json")
+        text = WORKLOAD.replace("print ready\nsleep 4000000\n", "")
+        status, _, err = self.run_workload(
+            text, "--timeline", timeline, "--wait-destroyed", env={"LETHE_FAILPOINT": failpoint})
+        self.assertEqual((status, err), (0, ""))
+        self.assert_clean()
+        return self.timeline(timeline)["counters"]
+
+    def test_figures_in_the_timeline(self):
+        """As of the end: what the last incarnation had, and what nobody has performed."""
+        counters = self.counters_with("none")
+        self.assertGreaterEqual(counters["resident_bytes"], 4 << 20)
+        self.assertEqual(counters["forget_bytes"], 0)
+        self.assertGreater(counters["forget_rate"], 0)
+        self.assertIn(counters["pressure"], (0, 1, 2))
+        counters = self.counters_with("uv-perform:1:ENOMEM")
+        self.assertGreaterEqual(counters["resident_bytes"], 4 << 20)
+        self.assertGreaterEqual(counters["forget_bytes"], SECRET_BYTES)
+
     def test_cancel(self):
         """The step is there only if the end comes before the sweeper is done."""
         for name in CANCEL:
