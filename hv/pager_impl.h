@@ -9,6 +9,7 @@
 #include "base/range_map.h"
 #include "hv/pager.h"
 #include "hv/vm.h"
+#include "os/pressure.h"
 
 /* Pages of a PAGE_OUT, and bits of the bitmaps that go with it. */
 #define BATCH_PAGES LETHE_STORE_RUN
@@ -166,14 +167,13 @@ int pager_resolve_kept(struct pager *p, struct transfer *t);
 /* ---- when to page out by itself ---- */
 
 struct pager_policy {
-	bool was_short, active; /* pressure at the last look; until there is none */
-	unsigned int pause_ms;  /* until the next look */
-	uint64_t pages_in;      /* what had come in by the last look */
-	uint64_t pages_out;     /* what went out after it */
+	unsigned int pause_ms; /* until the next look */
+	uint64_t pages_in;     /* what had come in by the last look */
+	uint64_t pages_out;    /* what went out after it */
 };
 
-/* How many bytes are to go out now, of a VM under @pressure (abi/status.h). */
-uint64_t pager_policy_look(struct pager_policy *s, uint32_t pressure, uint64_t pages_in);
+/* How many bytes are to go out now. */
+uint64_t pager_policy_look(struct pager_policy *s, enum pressure pressure, uint64_t pages_in);
 
 /* What came of it. */
 void pager_policy_done(struct pager_policy *s, uint64_t pages, int err);

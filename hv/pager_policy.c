@@ -2,47 +2,46 @@
 /*
  * Paging out by itself: while memory is short, a little of what was not used for longest.
  *
- * Once a second the thread looks at how short the ultravisor finds memory (its status page:
- * what is left to the machine and to its control group).  It begins when that was so twice in a
- * row, and goes on until there is no pressure any more.  If most of what went out has come back
- * by the next look, the guest needs what it has: each time the pause doubles, up to half a
- * minute, until a look finds less coming back.  After a failure the pause is the longest.
+ * Twenty times a second the thread looks at what is left to the machine and to its control
+ * groups (os/pressure.h).  While that is little, something goes out at each look; while it is
+ * very little, looks follow each other.  If most of what went out has come back by the next
+ * look, the guest needs what it has: each time the pause doubles, until a look finds less coming
+ * back.  Where nothing can be done the pause is the longest.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "hv/pager_impl.h"
+#include "os/pressure.h"
 
-#define PAUSE_MS     1000u
-#define PAUSE_MS_MAX 32000u
+#define PAUSE_MS          50u
+#define PAUSE_MS_HIGH     5u
+#define PAUSE_MS_MAX      3200u
+#define PAUSE_MS_MAX_HIGH 400u
 
 #define BYTES_RAISED ((uint64_t)16 << 20)
-#define BYTES_HIGH   ((uint64_t)64 << 20)
+#define BYTES_HIGH   ((uint64_t)32 << 20)
 
-uint64_t pager_policy_look(struct pager_policy *s, uint32_t pressure, uint64_t pages_in)
+uint64_t pager_policy_look(struct pager_policy *s, enum pressure pressure, uint64_t pages_in)
 {
-	uint64_t came_back = pages_in - s->pages_in;
-	bool is_short = pressure > 0;
+	bool high = pressure == PRESSURE_HIGH;
+	unsigned int most = high ? PAUSE_MS_MAX_HIGH : PAUSE_MS_MAX;
 
-	if (s->pages_out > 0 && came_back > s->pages_out / 2)
-		s->pause_ms = s->pause_ms < PAUSE_MS_MAX / 2 ? s->pause_ms * 2 : PAUSE_MS_MAX;
+	if (s->pages_out > 0 && pages_in - s->pages_in > s->pages_out / 2)
+		s->pause_ms = s->pause_ms < most / 2 ? s->pause_ms * 2 : most;
 	else
-		s->pause_ms = PAUSE_MS;
-	s->active = is_short && (s->active || s->was_short);
-	s->was_short = is_short;
+		s->pause_ms = high ? PAUSE_MS_HIGH : PAUSE_MS;
 	s->pages_in = pages_in;
 	s->pages_out = 0;
-	if (!s->active)
-		return 0;
-	return pressure > 1 ? BYTES_HIGH : BYTES_RAISED;
+	return high ? BYTES_HIGH : pressure == PRESSURE_RAISED ? BYTES_RAISED : 0;
 }
 
 void pager_policy_done(struct pager_policy *s, uint64_t pages, int err)
 {
 	s->pages_out = pages;
-	/* Not protected, or a conversion everywhere: that passes. */
-	if (err < 0 && err != -EPROTO && err != -EAGAIN)
+	/* A conversion passes. */
+	if (err == 0 ? pages == 0 : err != -EAGAIN)
 		s->pause_ms = PAUSE_MS_MAX;
 }
 
@@ -65,24 +64,30 @@ static void report(struct pager *p, int err, int *last)
 	*last = err;
 }
 
+static void look(struct pager *p, const struct meminfo *m, struct pager_policy *s, int *last)
+{
+	uint64_t pages_in, pages = 0, bytes;
+	bool may = may_page_out(p->vm, &pages_in);
+	int err;
+
+	bytes = pager_policy_look(s, may ? pressure_level(m) : PRESSURE_NONE, pages_in);
+	if (bytes == 0)
+		return;
+	err = pager_out_cold(p, bytes, &pages);
+	pager_policy_done(s, pages, err);
+	report(p, err, last);
+}
+
 void *pager_policy_thread(void *arg)
 {
 	struct pager *p = arg;
 	struct pager_policy s = {.pause_ms = PAUSE_MS};
-	uint64_t pages_in;
+	struct meminfo m;
 	int last = 0;
 
-	while (pager_pause(p, s.pause_ms)) {
-		uint32_t pressure = __atomic_load_n(&p->vm->status->pressure, __ATOMIC_RELAXED);
-		bool may = may_page_out(p->vm, &pages_in);
-		uint64_t pages = 0, bytes = pager_policy_look(&s, may ? pressure : 0, pages_in);
-		int err = 0;
-
-		if (bytes == 0)
-			continue;
-		err = pager_out_cold(p, bytes, &pages);
-		pager_policy_done(&s, pages, err);
-		report(p, err, &last);
-	}
+	meminfo_open(&m, "");
+	while (pager_pause(p, s.pause_ms))
+		look(p, &m, &s, &last);
+	meminfo_close(&m);
 	return NULL;
 }

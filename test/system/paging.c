@@ -238,6 +238,7 @@ struct test_store_seen test_store_seen(struct test_store *s)
 /* ---- guests ---- */
 
 enum lethe_executor guest_executor = LETHE_EXECUTOR_SW;
+uint64_t guest_memory = MEMORY;
 
 _Static_assert(sizeof(struct lethe_cpu_state) == sizeof(struct abi_vcpu_state),
 	"the registers of guest/kvm_image.h are the public ones");
@@ -267,7 +268,7 @@ static void populate(struct guest *g)
 {
 	struct guest_text head = {.magic = GUEST_TEXT_MAGIC, .bytes = (uint32_t)strlen(g->text)};
 
-	NEED(lethe_slot_add(g->vm, 0, 0, MEMORY) == 0);
+	NEED(lethe_slot_add(g->vm, 0, 0, guest_memory) == 0);
 	NEED(lethe_vm_load(g->vm, GUEST_TEXT_GPA, &head, sizeof(head)) == 0);
 	NEED(lethe_vm_load(g->vm, GUEST_TEXT_GPA + sizeof(head), g->text, head.bytes) == 0);
 	if (guest_executor == LETHE_EXECUTOR_KVM)

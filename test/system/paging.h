@@ -76,6 +76,9 @@ struct test_store_seen test_store_seen(struct test_store *s);
 /* What guests run on: LETHE_EXECUTOR_SW unless a test says otherwise. */
 extern enum lethe_executor guest_executor;
 
+/* How much memory they have: MEMORY, likewise. */
+extern uint64_t guest_memory;
+
 struct guest {
 	struct lethe_vm *vm;
 	unsigned int vcpus;

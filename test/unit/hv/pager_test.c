@@ -4,7 +4,6 @@
  * is argv[1]): whatever either of them says, no page is lost, brought twice or mixed up.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -19,7 +18,6 @@
 
 #include <cmocka.h>
 
-#include "abi/status.h"
 #include "hv/pager_impl.h"
 #include "test/system/paging.h"
 #include "test/unit/hv/leftovers.h"
@@ -456,59 +454,40 @@ static void test_coldest(void **unused)
 
 static void test_policy(void **unused)
 {
-	struct pager_policy s = {.pause_ms = 1000};
+	struct pager_policy s = {.pause_ms = 50};
 
-	/* Twice in a row, until there is none. */
-	assert_int_equal(pager_policy_look(&s, 0, 0), 0);
-	assert_int_equal(pager_policy_look(&s, 2, 0), 0);
-	assert_int_equal(pager_policy_look(&s, 0, 0), 0);
-	assert_int_equal(pager_policy_look(&s, 1, 0), 0);
-	assert_int_equal(pager_policy_look(&s, 1, 0), 16 * MIB);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_NONE, 0), 0);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_RAISED, 0), 16 * MIB);
 	pager_policy_done(&s, 1000, 0);
-	assert_int_equal(pager_policy_look(&s, 2, 0), 64 * MIB);
+	assert_int_equal(s.pause_ms, 50);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_NONE, 0), 0);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_HIGH, 0), 32 * MIB);
 	pager_policy_done(&s, 1000, 0);
-	assert_int_equal(pager_policy_look(&s, 0, 0), 0);
-	assert_int_equal(pager_policy_look(&s, 1, 0), 0);
-	assert_int_equal(s.pause_ms, 1000);
+	assert_int_equal(s.pause_ms, 5);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_RAISED, 0), 16 * MIB);
+	pager_policy_done(&s, 1000, 0);
+	assert_int_equal(s.pause_ms, 50);
 
 	/* What comes back slows it down, and quiet speeds it up again. */
-	for (uint64_t in = 600, pause = 1000; in < 6000; in += 600) {
-		assert_int_equal(pager_policy_look(&s, 1, in), 16 * MIB);
+	for (uint64_t in = 600, pause = 100; in < 7800; in += 600) {
+		assert_int_equal(pager_policy_look(&s, PRESSURE_RAISED, in), 16 * MIB);
 		assert_int_equal(s.pause_ms, pause);
 		pager_policy_done(&s, 1000, 0);
-		pause = pause < 32000 ? 2 * pause : 32000;
+		pause = pause < 3200 ? 2 * pause : 3200;
 	}
-	assert_int_equal(pager_policy_look(&s, 1, 5500), 16 * MIB);
-	assert_int_equal(s.pause_ms, 1000);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_HIGH, 8400), 32 * MIB);
+	assert_int_equal(s.pause_ms, 400);
+	assert_int_equal(pager_policy_look(&s, PRESSURE_RAISED, 8400), 16 * MIB);
+	assert_int_equal(s.pause_ms, 50);
 
+	/* In vain. */
 	pager_policy_done(&s, 0, -EAGAIN);
-	assert_int_equal(s.pause_ms, 1000);
+	assert_int_equal(s.pause_ms, 50);
 	pager_policy_done(&s, 0, -ENOSPC);
-	assert_int_equal(s.pause_ms, 32000);
-}
-
-/* As the ultravisor would say it. */
-static void say_pressure(uint32_t level)
-{
-	char path[160];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/test/status", runtime_dir());
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
-	assert_int_equal(
-		pwrite(fd, &level, sizeof(level), offsetof(struct abi_status_page, pressure)),
-		sizeof(level));
-	close(fd);
-}
-
-static void test_out_by_itself(void **unused)
-{
-	make(NULL);
-	say_pressure(1);
-	await_asked("PAGE_OUT", 16);
-	say_pressure(0);
-	await_kept(16 * 256);
+	assert_int_equal(s.pause_ms, 3200);
+	s.pause_ms = 50;
+	pager_policy_done(&s, 0, 0);
+	assert_int_equal(s.pause_ms, 3200);
 }
 
 /* ---- setting the store ---- */
@@ -666,7 +645,6 @@ int main(int argc, char **argv)
 		TEST(test_conversion_that_failed),
 		TEST(test_coldest),
 		cmocka_unit_test(test_policy),
-		TEST(test_out_by_itself),
 		TEST(test_one_store),
 #ifdef LETHE_FAILPOINTS
 		cmocka_unit_test(test_setting_fails),
