@@ -247,8 +247,11 @@ static void check_copies(uint32_t flags)
 	};
 	const struct abi_policy all = {
 		.max_shared_bytes = UINT64_MAX, .count = 1, .range = {{0, TOP}}};
+	struct abi_copy many[ABI_COPY_SEGMENTS];
 	struct uvc c;
 
+	for (uint32_t i = 0; i < ABI_COPY_SEGMENTS; i++)
+		many[i] = (struct abi_copy){2 * MIB + i, 1, 0};
 	uvc_begin(&c, 1, flags, MEMORY);
 	assert_int_equal(uvc_slot_add(&c, 1, MEMORY, MIB), ABI_ST_OK);
 	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
@@ -273,9 +276,9 @@ static void check_copies(uint32_t flags)
 	for (size_t i = 0; i < COUNT(bad); i++)
 		assert_copy_refused(&c, bad[i].segment, bad[i].status);
 	assert_int_equal(copy(&c, NULL, 0), ABI_ST_INVALID);
-	assert_int_equal(
-		copy(&c, bad[0].segment.gpa ? &bad[0].segment : NULL, ABI_COPY_SEGMENTS + 1),
-		ABI_ST_INVALID);
+	assert_int_equal(copy(&c, many, ABI_COPY_SEGMENTS), ABI_ST_OK);
+	assert_int_equal(copy(&c, many, ABI_COPY_SEGMENTS + 1), ABI_ST_INVALID);
+	assert_int_equal(copy(&c, many, UINT32_MAX), ABI_ST_INVALID);
 	fill(copy_area(&c), MEMORY - PAGE, 2 * PAGE, 5);
 	assert_int_equal(copy(&c, &(struct abi_copy){MEMORY - PAGE, 2 * PAGE, 1}, 1), ABI_ST_OK);
 	next(&c);
