@@ -349,6 +349,25 @@ static bool is_possible(char *why, size_t size)
 	return true;
 }
 
+/* What was used, KVM does not say: all memory is offered in turn. */
+static void test_coldest_takes_turns(void **state)
+{
+	const uint64_t blocks[] = {0, 1, 2, 3, 0, 1};
+	const struct abi_coldest args = {.bytes = PAGE};
+	struct abi_coldest_ret cold;
+	struct uvc c;
+
+	begin(&c, 1, "write 2M 4K\nwrite 4M 4K\nwrite 6M 4K\nprint a\n");
+	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
+		assert_int_equal(uvc_call(&c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, &cold,
+					 sizeof(cold)),
+			ABI_ST_OK);
+		assert_int_equal(cold.count, 1);
+		assert_int_equal(cold.range[0].gpa / (2 * MIB), blocks[i]);
+	}
+	uvc_end(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -361,6 +380,7 @@ int main(void)
 		cmocka_unit_test(test_bad_page),
 		cmocka_unit_test(test_shared_among_sealed),
 		cmocka_unit_test(test_failures),
+		cmocka_unit_test(test_coldest_takes_turns),
 	};
 	char why[256];
 

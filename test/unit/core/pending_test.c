@@ -25,7 +25,9 @@ static void try_pair(struct gfn_range a, struct gfn_range b)
 
 	for (uint64_t i = a.start.v; i < range_end(a); i++)
 		overlap = overlap || (i >= b.start.v && i < range_end(b));
+	assert_false(pending_overlaps(&p, b));
 	assert_int_equal(pending_begin(&p, 5, a), 0);
+	assert_int_equal(pending_overlaps(&p, b), overlap);
 	before = p;
 	assert_int_equal(pending_begin(&p, 2, b), overlap ? -EAGAIN : 0);
 	if (overlap)
