@@ -190,6 +190,36 @@ static void test_batches(void **unused)
 
 /* ---- wants ---- */
 
+/* A guest that jumps about gets less and less read ahead, in the end nothing. */
+static void test_wants_that_jump(void **unused)
+{
+	struct lethe_info info;
+
+	make("203,0,524288,8,0,0;201,3670016,4096,0,0,0;2,0,0,0,0,1;203,4194304,524288,20,0,0;"
+	     "201,14155776,4096,0,0,0;2,0,0,0,0,1");
+	assert_int_equal(out(0, MEMORY), MEMORY / PAGE);
+	start();
+	run(LETHE_EXIT_PRINT);
+	run(LETHE_EXIT_PRINT);
+	/* Up to 8 at first; then half as many for each that led nowhere. */
+	await_kept(MEMORY / PAGE - 8 * PAGER_FIRST_WINDOW - 4 - 2 - 18);
+	assert_int_equal(lethe_vm_info(vm, &info), 0);
+	assert_int_equal(info.pages_in, 8 * PAGER_FIRST_WINDOW + 4 + 2 + 18);
+}
+
+/* One that goes through its memory gets more and more. */
+static void test_wants_in_a_row(void **unused)
+{
+	make("200,0,4096,1,0,0;201,0,32768,0,0,0;200,32768,4096,1,0,0;201,32768,65536,0,0,0;"
+	     "200,98304,4096,1,0,0;201,98304,131072,0,0,0;200,229376,4096,1,0,0;"
+	     "201,229376,262144,0,0,0;200,491520,4096,1,0,0;201,491520,262144,0,0,0;2,0,0,0,0,1");
+	assert_int_equal(out(0, BATCH), 256);
+	start();
+	run(LETHE_EXIT_PRINT);
+	assert_int_equal(test_store_seen(store).gets, 5);
+	await_kept(256 - 8 - 16 - 32 - 64 - 64);
+}
+
 /* All pages of a range that crosses what is read at a time; and again, which is one call. */
 static void test_wants(void **unused)
 {
@@ -628,6 +658,8 @@ int main(int argc, char **argv)
 		TEST(test_ultravisor_dies),
 		TEST(test_batches),
 		TEST(test_wants),
+		TEST(test_wants_that_jump),
+		TEST(test_wants_in_a_row),
 		TEST(test_taken_one_by_one),
 		TEST(test_page_in_is_tried_again),
 		TEST(test_page_in_fails),
