@@ -109,7 +109,9 @@ void publish_progress(struct uv_vm *vm, uint64_t bytes, uint64_t left, uint64_t 
 {
 	__atomic_fetch_add(&vm->status->forgotten_bytes, bytes, __ATOMIC_RELAXED);
 	SET(vm, forget_bytes, left);
-	SET(vm, forget_rate, rate);
+	/* What held nothing says nothing about how fast it goes. */
+	if (rate > 0)
+		SET(vm, forget_rate, rate);
 	note_change(vm);
 }
 

@@ -277,7 +277,7 @@ class DestroyFaults(lib.Case):
         counters = self.counters_with("none")
         self.assertGreaterEqual(counters["resident_bytes"], 4 << 20)
         self.assertEqual(counters["forget_bytes"], 0)
-        self.assertIn("forget_rate", counters)
+        self.assertGreater(counters["forget_rate"], 0)
         self.assertIn(counters["pressure"], (0, 1, 2))
         counters = self.counters_with("uv-perform:1:ENOMEM")
         self.assertGreaterEqual(counters["resident_bytes"], 4 << 20)
