@@ -178,7 +178,7 @@ static void test_busy_while_waiting(void **state)
 	uint64_t events = 0;
 	struct uvc c;
 
-	begin(&c, 1, "write 8M 8K\nprint out\ncheck 8M 8K\nzero 16M 4K\npoweroff\n");
+	begin(&c, 1, "write 8M 8K\nprint out\ncheck 8M 8K\nprint in\nzero 16M 4K\npoweroff\n");
 	assert_int_equal(store_out(&c, s, TAIL, 256 * KIB), 2);
 	go_on(&c);
 	e = uvc_event(&c);
