@@ -7,6 +7,8 @@
   lab_test.py lethe LETHE LETHE_UV     Linux protected: boots, reboots twice, powers off
   lab_test.py secret LETHE LETHE_UV SEARCH_MEMORY
                                        what Linux keeps is not found from the hypervisor
+  lab_test.py paging LETHE LETHE_UV UV_PAGE_KVM_TEST
+                                       guests are paged out and back, small ones and Linux
 
 What is typed to a guest waits in the serial port until the guest listens, so no test
 guesses when.  A guest's init reads one command a line from its console.
@@ -41,6 +43,9 @@ while read command value; do
 			echo "$secret" >"/tmp/copy$i"
 		done
 		echo "guest-planted $value" ;;
+	check)
+		secret=$(echo "lethe $value" | sha256sum | cut -c 1-64)
+		echo "guest-keeps $(cat /tmp/copy* | grep -c "^$secret$")" ;;
 	reboot) reboot -f ;;
 	poweroff) poweroff -f ;;
 	esac
@@ -150,6 +155,42 @@ until [ "$(grep -c guest-up /tmp/console)" -ge 2 ]; do
 done
 echo plant 2 >&3; await guest-planted 2
 { search after; control after; } >>/tmp/searches
+echo poweroff >&3
+finish
+""".replace("CMDLINE", CMDLINE)
+
+
+# All that Linux has is paged out under it, twice, and it still has what it wrote.
+PAGING_SCRIPT = r"""
+mkfifo /tmp/keys; : >/tmp/console; : >/tmp/store; chmod a+rw /tmp/store
+await() { # TEXT COUNT
+	until [ "$(grep -c "$1" /tmp/console)" -ge $2 ]; do
+		[ ! -e /tmp/status ] || finish
+		usleep 20000
+	done
+}
+finish() {
+	exec 3>&-
+	wait
+	tr -d '\r' </tmp/console; cat /tmp/status
+	echo timeline; cat /tmp/timeline
+	exit
+}
+
+{
+	timeout 300 lethe run --executor kvm --name guest --page-store /tmp/store \
+		--timeline /tmp/timeline --kernel /vmlinuz --initrd /inner.gz \
+		--cmdline "CMDLINE" --protect boot --memory 256M --vcpus 2 \
+		</tmp/keys >/tmp/console 2>&1
+	echo "lethe $?" >/tmp/status
+} &
+exec 3>/tmp/keys
+await guest-up 1
+echo plant 1 >&3; await guest-planted 1
+for round in 1 2; do
+	lethe page-out guest 1G
+	echo check 1 >&3; await guest-keeps $round
+done
 echo poweroff >&3
 finish
 """.replace("CMDLINE", CMDLINE)
@@ -293,8 +334,26 @@ class SecretTest(unittest.TestCase):
             self.assertRegex(ways[way], "^found ")
 
 
+class PagingTest(unittest.TestCase):
+    programs = ()
+
+    def test_small_guests(self):
+        status, text = in_lab("LETHE_UV=/bin/lethe-uv uv_page_kvm_test", self.programs)
+        self.assertEqual(status, 0, text)
+
+    def test_linux_goes_out_and_comes_back(self):
+        text = guest_script(PAGING_SCRIPT, self.programs[:2], memory=1500, timeout=400)
+        console, _, timeline = text.partition("\ntimeline\n")
+        self.assertTrue(console.endswith("lethe 0"), text)
+        self.assertEqual(re.findall(r"^guest-keeps (\d+)$", console, re.M), ["100", "100"])
+        counters = json.loads(timeline)["counters"]
+        self.assertGreater(counters["paged_out_bytes"], 8 << 20)
+        self.assertGreater(counters["paged_in_bytes"], 1 << 20)
+
+
 def main():
-    suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest}
+    suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest,
+              "paging": PagingTest}
     case = suites[sys.argv[1]]
     case.programs = sys.argv[2:]
     try:
