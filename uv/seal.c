@@ -16,6 +16,7 @@
 #define KEY_SIZE   32
 #define NONCE_SIZE 12
 #define TAG_SIZE   16
+#define CACHE_LINE 64
 
 /* Fewer pages are not worth waking another thread for. */
 #define PART_MIN 16
@@ -162,6 +163,18 @@ static unsigned int part_start(const struct job *j, uint64_t part)
 	return (unsigned int)(j->count * part / j->parts);
 }
 
+/*
+ * Has what is read next, and what is written at the end of this page, come into the cache
+ * while the processor computes: its own prefetching ends with a page.
+ */
+static void prefetch(const uint8_t *read, const uint8_t *write)
+{
+	for (unsigned int o = 0; o < PAGE_SIZE; o += CACHE_LINE) {
+		__builtin_prefetch(read + o, 0);
+		__builtin_prefetch(write + o, 1);
+	}
+}
+
 /* Readies @ctx for the page of @p: nonce and what is authenticated. */
 static bool begin_page(const struct seal *s, EVP_CIPHER_CTX *ctx, const struct seal_page *p)
 {
@@ -197,8 +210,10 @@ static int seal_part(void *arg, uint64_t part)
 	struct job *j = arg;
 	int ret = 0;
 
-	for (unsigned int i = part_start(j, part); i < part_start(j, part + 1) && ret == 0; i++)
+	for (unsigned int i = part_start(j, part); i < part_start(j, part + 1) && ret == 0; i++) {
+		prefetch(j->page[i + 1 < j->count ? i + 1 : i].plain, j->page[i].cipher);
 		ret = seal_one(j->s, j->s->encrypt[part], &j->page[i]);
+	}
 	return ret;
 }
 
@@ -235,8 +250,10 @@ static int open_part(void *arg, uint64_t part)
 	struct job *j = arg;
 
 	for (unsigned int i = part_start(j, part); i < part_start(j, part + 1); i++) {
-		int ret = open_one(j->s, j->s->decrypt[part], &j->page[i]);
+		int ret;
 
+		prefetch(j->page[i + 1 < j->count ? i + 1 : i].cipher, j->page[i].plain);
+		ret = open_one(j->s, j->s->decrypt[part], &j->page[i]);
 		if (ret == 0)
 			continue;
 		j->bad[part] = i;
