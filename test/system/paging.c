@@ -247,7 +247,7 @@ _Static_assert(sizeof(struct lethe_cpu_state) == sizeof(struct abi_vcpu_state),
 static void load_interpreter(struct guest *g)
 {
 	uint8_t *tables = malloc(GUEST_KVM_TABLES_MAX);
-	size_t bytes;
+	size_t bytes = 0;
 
 	NEED(tables != NULL && guest_kvm_tables(STORED, tables, &bytes) == 0);
 	NEED(lethe_vm_load(g->vm, GUEST_KVM_TABLES_GPA, tables, bytes) == 0);
