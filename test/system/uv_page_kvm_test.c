@@ -303,6 +303,28 @@ static void test_shared_among_sealed(void **state)
 	free(s);
 }
 
+/* Without the thread that serves faults there is no VM, and nothing is left of the attempt. */
+static void test_creation_fails(void **state)
+{
+	const struct abi_vm_create args = {.vcpus = 1, .executor = ABI_EXEC_KVM};
+	struct uvc c;
+	int fds[4];
+
+#ifndef LETHE_FAILPOINTS
+	skip();
+#endif
+	setenv("LETHE_FAILPOINT", "uv-kvm-faults", 1);
+	uvc_spawn(&c);
+	unsetenv("LETHE_FAILPOINT");
+	assert_int_equal(uvc_hello(&c), ABI_ST_OK);
+	uvc_make_shared(&c, 1, fds);
+	assert_int_equal(uvc_call(&c, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, NULL, 0),
+		ABI_ST_NO_MEMORY);
+	assert_int_equal(
+		uvc_call(&c, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, NULL, 0), ABI_ST_OK);
+	uvc_end(&c);
+}
+
 /* What fails once has changed nothing, and works the next time. */
 static void test_failures(void **state)
 {
@@ -379,6 +401,7 @@ int main(void)
 		cmocka_unit_test(test_release_while_waiting),
 		cmocka_unit_test(test_bad_page),
 		cmocka_unit_test(test_shared_among_sealed),
+		cmocka_unit_test(test_creation_fails),
 		cmocka_unit_test(test_failures),
 		cmocka_unit_test(test_coldest_takes_turns),
 	};
