@@ -242,6 +242,88 @@ static int memory_list(int argc, char **argv)
 	return ask(&options, json_pack("{s:s}", "command", "memory-list"), print_slots, NULL);
 }
 
+static const char *const audit_fields[] = {
+	"private_bytes", "shared_bytes", "stale_bytes", "doubly_held_bytes"};
+
+#define AUDIT_FIELDS (sizeof(audit_fields) / sizeof(audit_fields[0]))
+
+/* Asks what each slot's memory is for, and adds that to it in @list. */
+static bool audit_slots(const char *name, json_t *list)
+{
+	size_t index;
+	json_t *slot;
+
+	json_array_foreach(json_object_get(list, "slots"), index, slot)
+	{
+		json_t *sums =
+			vm_control_ask(name, json_pack("{s:s, s:O?}", "command", "memory-audit",
+						     "slot", json_object_get(slot, "slot")));
+		bool fine = sums && json_object_update(slot, sums) == 0;
+
+		json_decref(sums);
+		if (!fine)
+			return false;
+	}
+	return true;
+}
+
+static bool print_audit(const json_t *list)
+{
+	char text[SIZE_BYTES];
+	struct slot slot;
+	size_t index;
+	json_t *one;
+
+	printf("%4s  %14s  %8s  %8s  %8s  %8s  %8s\n", "SLOT", "GPA", "SIZE", "PRIVATE", "SHARED",
+		"STALE", "DOUBLE");
+	json_array_foreach(json_object_get(list, "slots"), index, one)
+	{
+		if (!read_slot(one, &slot))
+			return false;
+		printf("%4d  0x%012" PRIx64 "  %8s", slot.id, slot.gpa,
+			size_format(slot.bytes, text, sizeof(text)));
+		for (size_t i = 0; i < AUDIT_FIELDS; i++) {
+			json_t *sum = json_object_get(one, audit_fields[i]);
+
+			if (!json_is_integer(sum))
+				return false;
+			printf("  %8s",
+				size_format((uint64_t)json_integer_value(sum), text, sizeof(text)));
+		}
+		putchar('\n');
+	}
+	return true;
+}
+
+static int memory_audit(int argc, char **argv)
+{
+	static const struct options_spec spec = {
+		.name = "lethe memory audit",
+		.doc = "Show what the memory of each slot is for, and free what is held twice.",
+		.args = "NAME",
+		.options = json_option,
+		.take = take,
+	};
+	struct memory_options options = {0};
+	json_t *list;
+	bool fine;
+	int status;
+
+	if (!parse(&spec, argc, argv, &options, &status))
+		return status;
+	list = vm_control_ask(options.name, json_pack("{s:s}", "command", "memory-list"));
+	fine = list && audit_slots(options.name, list);
+	if (fine && options.json) {
+		fine = vm_control_print_json(list);
+	} else if (fine) {
+		fine = print_audit(list);
+		if (!fine)
+			vm_control_log_bad(options.name);
+	}
+	json_decref(list);
+	return fine ? CLI_OK : CLI_FAILED;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -250,6 +332,7 @@ static const struct {
 	{"add", memory_add, "NAME SIZE [--at GPA]: give it more"},
 	{"remove", memory_remove, "NAME SLOT|GPA: take back what was added"},
 	{"list", memory_list, "NAME: show its slots"},
+	{"audit", memory_audit, "NAME: show what its memory is for"},
 };
 
 #define ACTION_COUNT (sizeof(actions) / sizeof(actions[0]))

@@ -18,7 +18,7 @@ static const struct {
 	{"run", cmd_run, "run a virtual machine; without a workload, the built-in tour"},
 	{"ps", cmd_ps, "list the VMs that run, and those still being forgotten"},
 	{"top", cmd_top, "the same, live"},
-	{"memory", cmd_memory, "add, remove and list the memory of a VM that runs"},
+	{"memory", cmd_memory, "add, remove, list and audit the memory of a VM that runs"},
 	{"page-out", cmd_page_out, "encrypt memory of a VM that runs, to its page store"},
 	{"bench", cmd_bench, "measure this machine, each question beside a baseline"},
 	{"capabilities", cmd_capabilities, "what this machine offers, what is missing and why"},

@@ -113,6 +113,29 @@ static json_t *memory_list_command(struct machine *machine, const json_t *reques
 		json_pack("{s:s, s:o}", "name", lethe_vm_name(machine->vm), "slots", slots));
 }
 
+/* One slot at a time: looking through it takes a while. */
+static json_t *memory_audit_command(struct machine *machine, const json_t *request)
+{
+	struct lethe_audit audit;
+	uint64_t slot;
+	int err;
+
+	if (!get_number(request, "slot", &slot))
+		return malformed("give slot");
+	err = slot < MEMORY_SLOTS ? lethe_vm_audit(machine->vm, (unsigned int)slot, &audit)
+				  : -ENOENT;
+	if (err == -ENOENT)
+		return control_error(err, "it has no such slot", "see lethe memory list");
+	if (err == -ERANGE || err == -EPROTO)
+		return control_error(err, "its memory changed meanwhile", "try again");
+	if (err)
+		return control_error(err, lethe_error(), "see lethe ps");
+	return control_result(json_pack("{s:I, s:I, s:I, s:I}", "private_bytes",
+		(json_int_t)audit.private_bytes, "shared_bytes", (json_int_t)audit.shared_bytes,
+		"stale_bytes", (json_int_t)audit.stale_bytes, "doubly_held_bytes",
+		(json_int_t)audit.doubly_held_bytes));
+}
+
 /* What a failed page-out means; other errors speak for themselves. */
 static const struct {
 	int err;
@@ -161,6 +184,7 @@ static const struct {
 	{"memory-add", {"bytes", "gpa"}, true, memory_add_command},
 	{"memory-remove", {"slot", "gpa"}, true, memory_remove_command},
 	{"memory-list", {NULL}, true, memory_list_command},
+	{"memory-audit", {"slot"}, false, memory_audit_command},
 	{"page-out", {"bytes"}, false, page_out_command},
 };
 
@@ -198,7 +222,7 @@ json_t *commands_perform(void *ctx, const json_t *request)
 			continue;
 		if (!has_only(request, commands[i].fields))
 			return malformed("leave unknown fields away");
-		/* Not while a reboot exchanges all memory; nor may that wait for a store. */
+		/* Not while a reboot exchanges all memory; which waits for no store, nor audit. */
 		if (commands[i].locks_life)
 			pthread_mutex_lock(&machine->life);
 		answer = commands[i].perform(machine, request);

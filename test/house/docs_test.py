@@ -63,6 +63,7 @@ class Docs(unittest.TestCase):
             ("memory add", "lethe-memory.1"),
             ("memory remove", "lethe-memory.1"),
             ("memory list", "lethe-memory.1"),
+            ("memory audit", "lethe-memory.1"),
             ("page-out", "lethe-page-out.1"),
             ("capabilities", "lethe.1"),
         ):

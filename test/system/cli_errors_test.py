@@ -29,6 +29,8 @@ BAD_USAGE = [
     (["memory", "list", "--at", "1G", "vm"], "--at"),
     (["memory", "list", "../vm"], "not a name"),
     (["memory", "list", ""], "not a name"),
+    (["memory", "audit"], "needs NAME"),
+    (["memory", "audit", "vm", "1"], "'1'"),
     (["memory", "add"], "needs NAME SIZE"),
     (["memory", "add", "vm"], "needs NAME SIZE"),
     (["memory", "add", "vm", "1G", "2G"], "2G"),
@@ -209,6 +211,7 @@ class Output(lib.Case):
                      ["capabilities", "--help"], ["version", "--help"], ["memory", "--help"],
                      ["memory", "-h"], ["memory", "add", "--help"],
                      ["memory", "remove", "--help"], ["memory", "list", "--help"],
+                     ["memory", "audit", "--help"],
                      ["page-out", "--help"], ["help", "page-out"]):
             with self.subTest(args=args):
                 status, out, err = self.lethe(*args)

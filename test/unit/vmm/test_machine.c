@@ -292,6 +292,9 @@ static void test_commands(void **state)
 	assert_int_equal(errno_of("{\"command\":\"memory-remove\",\"slot\":1}"), ENOENT);
 	assert_int_equal(fake.removed, 1);
 	assert_int_equal(errno_of("{\"command\":\"memory-list\",\"gpa\":1}"), EINVAL);
+	assert_int_equal(errno_of("{\"command\":\"memory-audit\",\"slot\":2}"), 0);
+	assert_int_equal(errno_of("{\"command\":\"memory-audit\",\"slot\":32}"), ENOENT);
+	assert_int_equal(errno_of("{\"command\":\"memory-audit\"}"), EINVAL);
 	assert_int_equal(errno_of("{\"command\":\"nonsense\"}"), ENOTTY);
 	machine_free(served_machine);
 	assert_events("memslot-add", 3);
@@ -305,6 +308,8 @@ static void test_commands_that_fail(void **state)
 	fake.fail_function = "slot_add";
 	fake.fail_error = ENOMEM;
 	assert_int_equal(errno_of("{\"command\":\"memory-add\",\"bytes\":4096}"), ENOMEM);
+	fake.fail_function = "vm_audit";
+	assert_int_equal(errno_of("{\"command\":\"memory-audit\",\"slot\":0}"), ENOMEM);
 	fake.fail_function = NULL;
 	assert_int_equal(gpa_of("{\"command\":\"memory-add\",\"bytes\":4096}"), 64 << 20);
 	fake.fail_function = "slot_remove";
