@@ -139,6 +139,8 @@ LETHE_API int lethe_vm_load(struct lethe_vm *vm, uint64_t gpa, const void *data,
 /*
  * Device access: reads or writes guest memory that is shared (or any of a VM that is not
  * protected).  The whole range or nothing: -EPERM a page is private; -ENOENT outside slots.
+ * But a write to a page that is mapped (enum lethe_share), and that the guest takes back at
+ * this moment, may have been done in part when it is refused.
  */
 LETHE_API int lethe_mem_read(struct lethe_vm *vm, uint64_t gpa, void *data, size_t bytes);
 LETHE_API int lethe_mem_write(struct lethe_vm *vm, uint64_t gpa, const void *data, size_t bytes);
