@@ -204,8 +204,9 @@ static void say_hello(struct session *s)
 
 static void create(struct session *s, uint32_t flags)
 {
-	const struct abi_vm_create args = {
-		.vcpus = 1, .executor = ABI_EXEC_SW, .flags = flags & 15};
+	const struct abi_vm_create args = {.vcpus = 1,
+		.executor = ABI_EXEC_SW,
+		.flags = (flags & 15) | ((flags & ABI_VM_SHARE_MAPPED) ? 0 : ABI_VM_SHARE_AUTO)};
 	const int fds[4] = {fixed.pages, fixed.bulk, fixed.status, fixed.folder};
 
 	call(s, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, true);

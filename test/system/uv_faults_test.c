@@ -43,7 +43,8 @@ static void begin(struct uvc *c, const char *failpoint, uint32_t flags, const ch
 
 static uint32_t create(struct uvc *c, const int fds[4])
 {
-	const struct abi_vm_create args = {.vcpus = 3, .executor = ABI_EXEC_SW};
+	const struct abi_vm_create args = {
+		.vcpus = 3, .executor = ABI_EXEC_SW, .flags = ABI_VM_SHARE_AUTO};
 
 	return uvc_call(c, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, NULL, 0);
 }
@@ -51,7 +52,7 @@ static uint32_t create(struct uvc *c, const int fds[4])
 static void test_create(void **state)
 {
 	static const char *const failpoints[] = {"uv-map-shared", "crew-new", "uv-sweeper",
-		"uv-vcpu-create", "uv-vcpu-create:2", "uv-vcpu-create:3"};
+		"uv-share-auto", "uv-vcpu-create", "uv-vcpu-create:2", "uv-vcpu-create:3"};
 
 	for (size_t i = 0; i < COUNT(failpoints); i++) {
 		struct uvc c;
