@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "os/window.h"
 
+#include <assert.h>
 #include <errno.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -16,6 +20,9 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+
+/* What one step of wiping writes. */
+#define WIPE_LINE 64
 
 #define PROT_RW   (PROT_READ | PROT_WRITE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
@@ -237,20 +244,62 @@ int window_resident(const struct window *w, uint64_t offset, uint64_t end, uint6
 	return 0;
 }
 
-int window_unmap(struct window *w)
+int window_residency(
+	const struct window *w, uint64_t offset, uint64_t bytes, unsigned char *ret_page)
+{
+	return mincore(w->base + offset, bytes, ret_page) < 0 ? -errno : 0;
+}
+
+void window_skip(struct window *w, uint64_t bytes)
+{
+	assert(bytes <= w->bytes);
+	*w = bytes == w->bytes
+		     ? (struct window){0}
+		     : (struct window){.base = w->base + bytes, .bytes = w->bytes - bytes};
+}
+
+int window_trim(struct window *w, uint64_t bytes)
 {
 	int err = failpoint("window-unmap");
 
 	if (err < 0)
 		return err;
-	if (w->base != NULL && munmap(w->base, w->bytes) < 0)
+	if (munmap(w->base, bytes) < 0)
 		return -errno;
-	*w = (struct window){0};
+	window_skip(w, bytes);
 	return 0;
+}
+
+int window_unmap(struct window *w)
+{
+	return w->base == NULL ? 0 : window_trim(w, w->bytes);
+}
+
+/* Past the caches: what is wiped is not read again soon, and lines need not be fetched. */
+static void stream_zeros(uint8_t *start, uint64_t bytes)
+{
+#ifdef __SSE2__
+	const __m128i zero = _mm_setzero_si128();
+
+	for (uint64_t i = 0; i < bytes; i += WIPE_LINE) {
+		for (unsigned int j = 0; j < WIPE_LINE; j += sizeof(zero))
+			_mm_stream_si128((__m128i *)(start + i + j), zero);
+	}
+	_mm_sfence();
+#else
+	memset(start, 0, bytes);
+#endif
 }
 
 void window_wipe(uint8_t *start, uint64_t bytes)
 {
-	memset(start, 0, bytes);
+	uint64_t head = -(uintptr_t)start & (WIPE_LINE - 1), body;
+
+	if (head > bytes)
+		head = bytes;
+	body = align_down(bytes - head, WIPE_LINE);
+	memset(start, 0, head);
+	stream_zeros(start + head, body);
+	memset(start + head + body, 0, bytes - head - body);
 	__asm__ volatile("" : : "r"(start) : "memory");
 }

@@ -60,8 +60,24 @@ int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
 /* How many bytes of [offset, end) are resident.  0 or -errno. */
 int window_resident(const struct window *w, uint64_t offset, uint64_t end, uint64_t *ret_bytes);
 
+/*
+ * For each page of [offset, offset + bytes), whether it is resident: bit 0 of a byte of
+ * @ret_page.  Touches none.  0 or -errno.
+ */
+int window_residency(
+	const struct window *w, uint64_t offset, uint64_t bytes, unsigned char *ret_page);
+
 /* Unmaps the window: linear in what is resident.  0 or -errno (then still mapped). */
 int window_unmap(struct window *w);
+
+/*
+ * Unmaps the first @bytes of a window, which then begins behind them: a window never says
+ * that it has what is not its own any more.  0 or -errno, nothing changed then.
+ */
+int window_trim(struct window *w, uint64_t bytes);
+
+/* Lets a window begin @bytes later; these stay mapped, and are nobody's from now on. */
+void window_skip(struct window *w, uint64_t bytes);
 
 /* Overwrites @bytes of memory with zeros, in a way the compiler cannot leave out. */
 void window_wipe(uint8_t *start, uint64_t bytes);

@@ -37,7 +37,7 @@ void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
 	/* Only a second SET_ASIDE is ever refused. */
 	(void)incarnation_push(&vm->dying, &d->inc);
 	if (background)
-		sweeper_poke(vm->sweeper);
+		sweeper_wake(vm->sweeper);
 }
 
 void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)

@@ -97,12 +97,17 @@ void publish_flush(struct uv_vm *vm)
 {
 	struct abi_status_page now;
 
-	if (vm->status == NULL || !atomic_exchange(&vm->status_changed, false))
+	if (vm->status == NULL)
 		return;
-	take_copy(vm->status, &now);
-	/* Nobody is helped if this process minds that nobody can see it. */
-	if (pwrite(vm->status_fd, &now, sizeof(now), 0) < 0)
-		atomic_store(&vm->status_changed, true);
+	/* One at a time, so that nobody overwrites with what is older. */
+	pthread_mutex_lock(&vm->status_lock);
+	if (atomic_exchange(&vm->status_changed, false)) {
+		take_copy(vm->status, &now);
+		/* Nobody is helped if this process minds that nobody can see it. */
+		if (pwrite(vm->status_fd, &now, sizeof(now), 0) < 0)
+			atomic_store(&vm->status_changed, true);
+	}
+	pthread_mutex_unlock(&vm->status_lock);
 }
 
 void publish_progress(struct uv_vm *vm, uint64_t bytes, uint64_t left, uint64_t rate)
@@ -132,6 +137,8 @@ void publish_refresh(struct uv_vm *vm)
 	uv_vm_publish(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_pressure(vm, level);
+	if (level != PRESSURE_NONE)
+		sweeper_hurry(vm->sweeper);
 }
 
 void publish_end(struct uv_vm *vm, enum abi_vm_state state, uint64_t left)

@@ -2,17 +2,20 @@
 #include "uv/sweeper.h"
 
 #include <errno.h>
-#include <sched.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
-#include "uv/executor.h"
+#include "os/crew.h"
 #include "uv/publish.h"
-#include "uv/seal.h"
 #include "uv/stale.h"
+#include "uv/sweep.h"
+
+/* Batches of stale memory at a time: half a millisecond. */
+#define DISCARD_TURN 16
 
 /* A PERFORM that waits for its end. */
 struct job {
@@ -26,107 +29,13 @@ struct sweeper {
 	struct uv_vm *vm;
 	pthread_t thread;
 	pthread_mutex_t lock; /* inside vm->lock */
-	pthread_cond_t work;
-	struct job *jobs; /* guarded by lock; the first is under way */
-	bool poked;       /* guarded by lock */
-	bool quit;        /* guarded by lock */
+	struct job *jobs;     /* guarded by lock; the first is under way */
+	bool quit;            /* guarded by lock */
+	_Atomic bool left;    /* there is an incarnation for the background */
 	_Atomic bool cancel;
+	struct wipers wipers;
+	struct sweep sweep;
 };
-
-static void wipe_and_discard(
-	struct uv_vm *vm, struct dying *d, const struct window *w, uint64_t offset, uint64_t bytes)
-{
-	int ret = failpoint("uv-sweep-wipe");
-
-	if (ret == 0 && (vm->flags & ABI_VM_WIPE_OFF) == 0)
-		window_wipe(w->base + offset, bytes);
-	if (ret == 0)
-		ret = window_discard(w, offset, bytes);
-	if (ret < 0)
-		d->quarantined += bytes;
-}
-
-/*
- * Does one chunk of @d, at most 2M.  Returns its bytes (0: a window was finished), or
- * -ENODATA when nothing is left.
- */
-static int64_t sweep_chunk(struct uv_vm *vm, struct dying *d)
-{
-	struct window *w;
-	uint64_t bytes, left;
-	int ret;
-
-	while (d->slot < SLOTS_MAX && d->window[d->slot].base == NULL)
-		d->slot++;
-	if (d->slot == SLOTS_MAX)
-		return -ENODATA;
-	if (d->sealed[d->slot] != NULL) {
-		if (!seal_table_free_some(d->sealed[d->slot]))
-			d->sealed[d->slot] = NULL;
-		return 0;
-	}
-	w = &d->window[d->slot];
-	if (d->secret[d->slot]) {
-		ret = window_next_resident(w, d->offset, w->bytes, &d->offset, &bytes);
-		if (ret == 0) {
-			wipe_and_discard(vm, d, w, d->offset, bytes);
-			d->offset += bytes;
-			left = atomic_load(&d->left);
-			atomic_store(&d->left, bytes < left ? left - bytes : 0);
-			return (int64_t)bytes;
-		}
-		if (ret != -ENXIO)
-			d->quarantined += w->bytes - d->offset;
-	}
-	/* A window that holds quarantined memory stays mapped, so that nobody gets it. */
-	if (d->quarantined == 0 && window_unmap(w) < 0)
-		d->quarantined += w->bytes;
-	if (d->memfd[d->slot] >= 0)
-		close(d->memfd[d->slot]);
-	d->memfd[d->slot] = -1;
-	d->slot++;
-	d->offset = 0;
-	return 0;
-}
-
-static uint64_t rate(uint64_t bytes, uint64_t since_ns)
-{
-	uint64_t ns = clock_ns() - since_ns;
-
-	return ns == 0 ? 0 : (uint64_t)((double)bytes * 1e9 / (double)ns);
-}
-
-/* Sweeps @d until done or *cancel.  Returns 0, -ECANCELED or -EUCLEAN; adds to *f. */
-static int sweep(
-	struct uv_vm *vm, struct dying *d, const _Atomic bool *cancel, struct abi_perform_ret *f)
-{
-	uint64_t start = clock_ns(), swept = 0;
-	int64_t n;
-
-	f->incarnation = d->inc.number;
-	/* Before its memory: nothing may reach that any more, nor be told of its end. */
-	if (d->remains != NULL)
-		d->executor->bury(d->remains);
-	d->remains = NULL;
-	while ((n = sweep_chunk(vm, d)) >= 0) {
-		swept += (uint64_t)n;
-		publish_progress(vm, (uint64_t)n, d->left, rate(swept, start));
-		if (cancel != NULL && atomic_load(cancel)) {
-			f->bytes += swept;
-			f->duration_ns += clock_ns() - start;
-			return -ECANCELED;
-		}
-	}
-	f->bytes += swept;
-	f->quarantined += d->quarantined;
-	f->duration_ns += clock_ns() - start;
-	return d->quarantined > 0 ? -EUCLEAN : 0;
-}
-
-int sweep_now(struct uv_vm *vm, struct dying *d, struct abi_perform_ret *figures)
-{
-	return sweep(vm, d, NULL, figures);
-}
 
 int sweep_release(struct uv_vm *vm, const struct window *w, uint64_t offset, uint64_t bytes)
 {
@@ -142,6 +51,35 @@ int sweep_release(struct uv_vm *vm, const struct window *w, uint64_t offset, uin
 		at += n;
 	}
 	return ret == -ENXIO ? 0 : ret;
+}
+
+/*
+ * Helpers when nothing of the VM runs any more: the processors that its vCPUs had are free.
+ * Who waits for an answer to RESET does without, as that is the old way.
+ */
+static void begin_alone(const struct uv_vm *vm, struct wipers *w)
+{
+	unsigned int threads = vm->vcpu_count + 1;
+
+	if (vm->sweeper != NULL || wipers_init(w, false) < 0) {
+		wipers_init_alone(w);
+		return;
+	}
+	if (threads > crew_threads())
+		threads = crew_threads();
+	wipers_help(w, threads - 1);
+}
+
+int sweep_now(struct uv_vm *vm, struct dying *d, struct abi_perform_ret *figures)
+{
+	struct wipers wipers;
+	struct sweep sweep = {.vm = vm, .wipers = &wipers};
+	int ret;
+
+	begin_alone(vm, &wipers);
+	ret = sweep_run(&sweep, d, figures);
+	wipers_fini(&wipers);
+	return ret;
 }
 
 uint64_t sweep_left(const struct uv_vm *vm)
@@ -211,7 +149,7 @@ static void run_job(struct sweeper *s, struct job *job)
 	int result = 0;
 
 	while (result != -ECANCELED && (d = take_next(s, job)) != NULL) {
-		int ret = sweep(s->vm, d, &s->cancel, &figures);
+		int ret = sweep_run(&s->sweep, d, &figures);
 
 		settle(s->vm, d, ret);
 		if (ret < 0)
@@ -250,55 +188,77 @@ static bool sweep_background(struct sweeper *s)
 
 	if (d == NULL)
 		return false;
-	settle(s->vm, d, sweep(s->vm, d, &s->cancel, &unused));
+	settle(s->vm, d, sweep_run(&s->sweep, d, &unused));
+	publish_flush(s->vm);
 	return true;
 }
 
-/* Waits for work, or until stale memory is due.  False when the sweeper is to end. */
-static bool wait_for_work(struct sweeper *s, struct job **ret_job)
+/* One turn at what is stale. */
+static void discard_turn(struct sweeper *s)
 {
-	uint64_t due = stale_due(s->vm);
-	struct timespec until = {
-		.tv_sec = (time_t)(due / NS_PER_SEC), .tv_nsec = (long)(due % NS_PER_SEC)};
-	int ret = 0;
-	bool go;
+	unsigned int n = 0;
 
-	pthread_mutex_lock(&s->lock);
-	while (!s->quit && !s->poked && s->jobs == NULL && ret == 0) {
-		if (due == UINT64_MAX)
-			pthread_cond_wait(&s->work, &s->lock);
-		else
-			ret = pthread_cond_timedwait(&s->work, &s->lock, &until);
-	}
-	go = !s->quit;
-	s->poked = false;
-	*ret_job = s->jobs;
-	pthread_mutex_unlock(&s->lock);
-	return go;
+	while (n < DISCARD_TURN && stale_discard_some(s->vm))
+		n++;
 }
 
-static bool has_job(struct sweeper *s)
+enum duty { DUTY_NONE, DUTY_JOB, DUTY_QUIT };
+
+static enum duty duty(struct sweeper *s, struct job **ret_job)
 {
-	bool yes;
+	enum duty d;
 
 	pthread_mutex_lock(&s->lock);
-	yes = s->jobs != NULL || s->quit;
+	*ret_job = s->jobs;
+	d = s->quit ? DUTY_QUIT : s->jobs != NULL ? DUTY_JOB : DUTY_NONE;
 	pthread_mutex_unlock(&s->lock);
-	return yes;
+	return d;
+}
+
+static bool is_short(const struct uv_vm *vm)
+{
+	return __atomic_load_n(&vm->status->pressure, __ATOMIC_RELAXED) > 0;
+}
+
+/*
+ * Discards what is stale, when it is due and nobody else wants a processor: the idle wiper
+ * is asked for that and wakes this thread.  Else waits for work.
+ */
+static void rest(struct sweeper *s)
+{
+	struct pollfd p = {.fd = s->wipers.wake_fd, .events = POLLIN};
+	bool turn = atomic_exchange(&s->wipers.turn, false);
+	uint64_t due = stale_due(s->vm), now = clock_ns();
+	int timeout = -1;
+
+	wipers_help(&s->wipers, 0);
+	if (due <= now && (turn || is_short(s->vm))) {
+		discard_turn(s);
+		return;
+	}
+	if (due <= now)
+		wipers_nudge(&s->wipers);
+	else if (due != UINT64_MAX)
+		timeout = (int)((due - now) / NS_PER_MS) + 1;
+	if (poll(&p, 1, timeout) > 0)
+		wipers_awake(&s->wipers);
 }
 
 static void *sweeper_main(void *arg)
 {
 	struct sweeper *s = arg;
 	struct job *job;
+	enum duty d;
 
-	/* Idle priority for this thread only; where that is refused, normal will do. */
-	(void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
-	while (wait_for_work(s, &job)) {
-		if (job != NULL)
+	while ((d = duty(s, &job)) != DUTY_QUIT) {
+		if (d == DUTY_JOB) {
 			run_job(s, job);
-		while (!has_job(s) && (sweep_background(s) || stale_discard_some(s->vm)))
-			;
+		} else if (atomic_exchange(&s->left, false)) {
+			if (sweep_background(s))
+				atomic_store(&s->left, true);
+		} else {
+			rest(s);
+		}
 	}
 	return NULL;
 }
@@ -307,20 +267,26 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret)
 {
 	struct sweeper *s = calloc(1, sizeof(*s));
 	int err = failpoint("uv-sweeper");
-	pthread_condattr_t cond;
 
 	if (s == NULL || err < 0) {
 		free(s);
 		return -ENOMEM;
 	}
+	err = wipers_init(&s->wipers, true);
+	if (err < 0) {
+		free(s);
+		return err;
+	}
 	s->vm = vm;
+	s->sweep = (struct sweep){.vm = vm,
+		.wipers = &s->wipers,
+		.cancel = &s->cancel,
+		.paced = true,
+		.queued = true};
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&cond);
-	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->work, &cond);
-	pthread_condattr_destroy(&cond);
 	err = -pthread_create(&s->thread, NULL, sweeper_main, s);
 	if (err < 0) {
+		wipers_fini(&s->wipers);
 		free(s);
 		return err;
 	}
@@ -335,9 +301,10 @@ void sweeper_free(struct sweeper *s)
 	pthread_mutex_lock(&s->lock);
 	s->quit = true;
 	atomic_store(&s->cancel, true);
-	pthread_cond_signal(&s->work);
 	pthread_mutex_unlock(&s->lock);
+	wipers_wake(&s->wipers);
 	pthread_join(s->thread, NULL);
+	wipers_fini(&s->wipers);
 	while ((job = s->jobs) != NULL) {
 		s->jobs = job->next;
 		if (job->only != NULL && !incarnation_set_state(&job->only->inc, INC_LEFT))
@@ -345,16 +312,23 @@ void sweeper_free(struct sweeper *s)
 		free(job);
 	}
 	pthread_mutex_destroy(&s->lock);
-	pthread_cond_destroy(&s->work);
 	free(s);
 }
 
 void sweeper_poke(struct sweeper *s)
 {
-	pthread_mutex_lock(&s->lock);
-	s->poked = true;
-	pthread_cond_signal(&s->work);
-	pthread_mutex_unlock(&s->lock);
+	wipers_nudge(&s->wipers);
+}
+
+void sweeper_wake(struct sweeper *s)
+{
+	atomic_store(&s->left, true);
+	wipers_wake(&s->wipers);
+}
+
+void sweeper_hurry(struct sweeper *s)
+{
+	wipers_wake(&s->wipers);
 }
 
 int sweeper_perform(struct sweeper *s, uint32_t seq, sweep_done_fn done)
@@ -377,8 +351,8 @@ int sweeper_perform(struct sweeper *s, uint32_t seq, sweep_done_fn done)
 	while (*at != NULL)
 		at = &(*at)->next;
 	*at = job;
-	pthread_cond_signal(&s->work);
 	pthread_mutex_unlock(&s->lock);
+	wipers_wake(&s->wipers);
 	return 0;
 }
 
@@ -392,5 +366,6 @@ int sweeper_cancel(struct sweeper *s)
 		ret = 0;
 	}
 	pthread_mutex_unlock(&s->lock);
+	wipers_wake(&s->wipers);
 	return ret;
 }

@@ -2,10 +2,11 @@
 /*
  * The sweeper: the thread that does the linear work behind everybody's back.
  *
- * It destroys incarnations that are on their way out - finds what is resident, wipes it,
- * gives it back, 2M at a time - and discards stale shared backing.  No lock is held over
- * a chunk; between chunks it looks for a cancel.  Its place is kept in struct dying, so
- * a cancelled destroy goes on where it was.
+ * It destroys incarnations that are on their way out (uv/sweep.h) and discards stale shared
+ * backing.  The thread itself has normal priority, so that a lock which a guest may wait for
+ * is never held by one that waits for a processor; what it does is paced by a thread of idle
+ * priority (uv/wiper.h), whose work is nearly all there is.  While memory is short, helpers
+ * take the place of that one.
  */
 #ifndef UV_SWEEPER_H
 #define UV_SWEEPER_H
@@ -24,8 +25,14 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret);
 /* Ends the thread at its next chunk.  What is left stays queued in vm->dying. */
 void sweeper_free(struct sweeper *s);
 
-/* There is something to discard. */
+/* stale_due() has changed.  Takes no lock. */
 void sweeper_poke(struct sweeper *s);
+
+/* There is an incarnation to destroy that nobody performs. */
+void sweeper_wake(struct sweeper *s);
+
+/* Memory is short: what is stale shall not wait until a processor has nothing else to do. */
+void sweeper_hurry(struct sweeper *s);
 
 /*
  * PERFORM: destroys what is set aside and what was left of such before; @done is called

@@ -37,6 +37,7 @@ static void init_locks(struct uv_vm *vm)
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_mutex_init(&vm->stale_lock, NULL);
 	pthread_mutex_init(&vm->run_lock, NULL);
+	pthread_mutex_init(&vm->status_lock, NULL);
 	/* Without this, vCPUs that read all the time would starve a conversion. */
 	pthread_rwlockattr_init(&rw);
 	pthread_rwlockattr_setkind_np(&rw, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);

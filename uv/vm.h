@@ -3,7 +3,7 @@
  * The ultravisor's VM: one per process.
  *
  * Threads: the main thread performs uv calls; one thread per vCPU runs guest code; one
- * sweeper destroys and discards.
+ * sweeper destroys and discards, with wipers that take no lock of the VM.
  *
  * Lock order (an outer lock is taken first):
  *   1. lock        state, slots, attributes, pending conversions, incarnations
@@ -32,6 +32,7 @@
 #include "os/meminfo.h"
 #include "os/userfault.h"
 #include "os/window.h"
+#include "uv/meter.h"
 
 struct crew;
 struct executor;
@@ -61,9 +62,8 @@ struct dying {
 	struct seal_table *sealed[SLOTS_MAX];
 	void *remains; /* of the executor */
 	const struct executor *executor;
-	bool background;   /* nobody performs this one: the sweeper takes it when idle */
-	unsigned int slot; /* where the sweeper goes on */
-	uint64_t offset;
+	bool background;       /* nobody performs this one: the sweeper takes it when idle */
+	unsigned int slot;     /* where the sweeper goes on: its window is what is left of it */
 	_Atomic uint64_t left; /* bytes still to destroy, an estimate: read while sweeping */
 	uint64_t quarantined;
 };
@@ -112,6 +112,7 @@ struct uv_vm {
 		uint64_t auto_maps, auto_unmaps;
 	} shares;
 	struct incarnation_queue dying;
+	struct meter meter; /* of destroying */
 	uint64_t quarantined_bytes;
 
 	/* Sealed pages.  Guarded by lock. */
@@ -177,6 +178,7 @@ struct uv_vm {
 	struct abi_status_page *status; /* private memory, see uv/publish.h */
 	int status_fd;
 	_Atomic bool status_changed; /* since it was written to the file */
+	pthread_mutex_t status_lock; /* held while writing it; inside no other, nor other in it */
 	struct sweeper *sweeper;
 	struct share_auto *share_auto; /* NULL unless ABI_VM_SHARE_AUTO */
 	struct crew *crew;             /* for work of the main thread that can be cut into pieces */

@@ -19,10 +19,12 @@ int __real_window_private(uint64_t bytes, struct window *ret);
 int __real_window_shared(int memfd, uint64_t bytes, struct window *ret);
 int __real_window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 int __real_window_unmap(struct window *w);
+int __real_window_trim(struct window *w, uint64_t bytes);
 int __wrap_window_private(uint64_t bytes, struct window *ret);
 int __wrap_window_shared(int memfd, uint64_t bytes, struct window *ret);
 int __wrap_window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 int __wrap_window_unmap(struct window *w);
+int __wrap_window_trim(struct window *w, uint64_t bytes);
 int __wrap_sched_setscheduler(pid_t pid, int policy, const struct sched_param *param);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -144,21 +146,35 @@ int __wrap_window_discard(const struct window *w, uint64_t offset, uint64_t byte
 	return __real_window_discard(w, offset, bytes);
 }
 
-int __wrap_window_unmap(struct window *w)
+/* The first @bytes of @w go. */
+static void note_gone(const struct window *w, uint64_t bytes, const char *what)
 {
 	unsigned int i;
 	bool is_private;
 
-	if (w->base == NULL)
-		return __real_window_unmap(w);
 	pthread_mutex_lock(&lock);
-	i = find(w, "unmap");
+	i = find(w, what);
+	if (bytes > w->bytes)
+		model_die("%s of more than a window", what);
 	is_private = known[i].is_private;
-	known[i].window = (struct window){0};
+	known[i].window.base = bytes == w->bytes ? NULL : w->base + bytes;
+	known[i].window.bytes = w->bytes - bytes;
 	pthread_mutex_unlock(&lock);
 	if (is_private)
-		check_wiped(w, 0, w->bytes);
+		check_wiped(w, 0, bytes);
+}
+
+int __wrap_window_unmap(struct window *w)
+{
+	if (w->base != NULL)
+		note_gone(w, w->bytes, "unmap");
 	return __real_window_unmap(w);
+}
+
+int __wrap_window_trim(struct window *w, uint64_t bytes)
+{
+	note_gone(w, bytes, "trim");
+	return __real_window_trim(w, bytes);
 }
 
 /* The sweeper at normal priority: it would starve beside tests that keep the CPUs busy. */

@@ -44,9 +44,9 @@ poweroff
 
 # Steps of lethe and of lethe-uv, and of the end, which lethe does not wait for.
 HV_LAZY = ("destroy-prepare", "destroy-prepared", "destroy-perform", "destroy-performed")
-UV_LAZY = ("uv-prepare", "uv-prepared", "uv-perform", "uv-sweep-wipe", "window-discard")
+UV_LAZY = ("uv-prepare", "uv-prepared", "uv-perform", "uv-sweep-wipe", "uv-sweep-give-back")
 HV_EAGER = ("destroy-prepare", "destroy-reset", "destroy-was-reset")
-UV_EAGER = ("uv-prepare", "uv-reset", "uv-was-reset", "uv-sweep-wipe", "window-discard")
+UV_EAGER = ("uv-prepare", "uv-reset", "uv-was-reset", "uv-sweep-wipe", "uv-sweep-give-back")
 UV_END = ("uv-end", "uv-ended")
 CANCEL = ("destroy-cancel", "uv-cancel")
 
