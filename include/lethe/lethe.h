@@ -157,7 +157,8 @@ struct lethe_copy {
  * Device access in several pieces, which are copied in any order, each whole or not at all;
  * on failure some may have been.  On the thread to which lethe_vcpu_run() has returned an exit that
  * waits for its answer, the waiting vCPU copies up to 32 pieces of together up to 64 KiB in one go,
- * without a system call.  Errors as of lethe_mem_read().
+ * without a system call.  What LETHE_EXIT_DMA names has come along with that exit: the first
+ * read of it on this thread gives what it was then.  Errors as of lethe_mem_read().
  */
 LETHE_API int lethe_mem_copy(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count);
 
