@@ -212,6 +212,19 @@ class Hotplug(Control):
         self.assertEqual((status, err), (0, ""))
         self.assert_clean()
 
+    def test_example(self):
+        if EXECUTOR == "kvm":
+            self.skipTest("16M are many where KVM itself is emulated")
+        with open(os.path.join(lib.SOURCE, "examples", "hotplug.workload"),
+                  encoding="utf-8") as file:
+            vm = self.run_vm(file.read(), "give me memory: lethe memory add plug 16M")
+        self.assertEqual(self.memory("add", "vm", "16M")["gpa"], 16 << 20)
+        self.wait_for_line(vm, "and once more: lethe memory add plug 16M")
+        self.memory("remove", "vm", "1")
+        self.memory("add", "vm", "16M")
+        status, _, err = self.finish(vm)
+        self.assertEqual((status, err), (0, ""))
+
     def test_normal_vm(self):
         vm = self.run_vm("memory 8M 64M\nprint runs\nawait 8M 2M\nzero 8M 64K\nwrite 8M 64K\n"
                          "print used\nawait 10M 2M\nprotect 8M 64K\ncheck 8M 64K\n"
