@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * sweep: how fast memory that was set aside is destroyed, with wiping (wipe) and by giving it
- * back alone (release), beside memset() over memory that is there already.
+ * back alone (release), beside memset() over memory that is there already and what the kernel
+ * alone takes to give as much back in one call (munmap).
  */
 #include "bench/bench.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/types.h"
 #include "bench/life.h"
 
 static void measure_sweep(struct bench *bench, const char *name, uint64_t bytes, bool wipe_off)
@@ -35,6 +37,33 @@ static void measure_sweep(struct bench *bench, const char *name, uint64_t bytes,
 			bench_sample(&samples, bench_rate(times.destroy_bytes, times.destroy_ns));
 	}
 	guest_free(&guest);
+	bench_add(bench, &row, &samples);
+}
+
+static void measure_munmap(struct bench *bench, uint64_t bytes)
+{
+	struct bench_row row = {
+		.name = "munmap", .unit = "MB/s", .memory_bytes = bytes, .resident_bytes = bytes};
+	struct bench_samples samples = {0};
+
+	if (!life_fits(bench, &row, bytes))
+		return;
+	for (unsigned int run = 0; run < (bench->quick ? 3 : 5); run++) {
+		uint8_t *memory = mmap(
+			NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint64_t start;
+
+		if (memory == MAP_FAILED) {
+			bench_missing(bench, &row, "no memory");
+			return;
+		}
+		(void)madvise(memory, bytes, MADV_HUGEPAGE);
+		for (uint64_t at = 0; at < bytes; at += PAGE_SIZE)
+			memory[at] = 1;
+		start = clock_ns();
+		munmap(memory, bytes);
+		bench_sample(&samples, bench_rate(bytes, clock_ns() - start));
+	}
 	bench_add(bench, &row, &samples);
 }
 
@@ -72,4 +101,5 @@ void bench_sweep(struct bench *bench)
 	measure_sweep(bench, "wipe", bytes, false);
 	measure_sweep(bench, "release", bytes, true);
 	measure_memset(bench, bytes);
+	measure_munmap(bench, bytes);
 }
