@@ -21,11 +21,19 @@ struct digest {
 	uint8_t byte[ABI_MEASUREMENT_SIZE];
 };
 
+/* Of a memfd: a hole from @from to @start, then data to @stop. */
+struct extent {
+	uint64_t from, start, stop;
+};
+
 /* A run of chunks under way.  Each thread writes the digests of its own chunks. */
 struct batch {
 	const struct slot_memory *memory;
 	uint64_t offset; /* in the slot */
-	uint64_t end;
+	uint64_t end;    /* of all chunks */
+	/* Found last.  Looking again for each chunk would be quadratic in what is there. */
+	pthread_mutex_t lock;
+	struct extent seen; /* guarded by lock */
 	struct digest digest[BATCH];
 };
 
@@ -66,36 +74,61 @@ static int copy_and_hash(
 	return ret;
 }
 
+/*
+ * The first data at or after @at, clipped to @end; empty at @end if there is none before.  What
+ * the hypervisor changes meanwhile makes no difference but to what is touched.
+ */
+static int next_data(
+	struct batch *b, uint64_t at, uint64_t end, uint64_t *ret_start, uint64_t *ret_stop)
+{
+	struct extent e;
+	int ret = 0;
+
+	pthread_mutex_lock(&b->lock);
+	e = b->seen;
+	pthread_mutex_unlock(&b->lock);
+	if (at < e.from || at >= e.stop) {
+		ret = memfd_next_data(b->memory->memfd, at, b->end, &e.start, &e.stop);
+		if (ret < 0 && ret != -ENXIO)
+			return ret;
+		e.from = at;
+		if (ret == -ENXIO)
+			e.start = e.stop = b->end;
+		else if (e.stop <= e.start)
+			e.stop = e.start + PAGE_SIZE;
+		pthread_mutex_lock(&b->lock);
+		b->seen = e;
+		pthread_mutex_unlock(&b->lock);
+	}
+	*ret_start = e.start < at ? at : e.start < end ? e.start : end;
+	*ret_stop = e.stop < end ? e.stop : end;
+	return 0;
+}
+
 /* Adds [at, end) of the slot, which may have holes anywhere, to @m. */
-static int take_parts(
-	struct measure *m, const struct slot_memory *memory, uint64_t at, uint64_t end)
+static int take_parts(struct measure *m, struct batch *b, uint64_t at, uint64_t end)
 {
 	uint64_t start, stop;
 	int ret = 0;
 
 	while (ret == 0 && at < end) {
-		ret = memfd_next_data(memory->memfd, at, end, &start, &stop);
-		if (ret == -ENXIO) {
-			start = stop = end;
-			ret = 0;
-		}
+		ret = next_data(b, at, end, &start, &stop);
 		if (ret == 0)
 			ret = hash_zeros(m, start - at);
 		if (ret == 0)
-			ret = copy_and_hash(m, memory, start, stop);
+			ret = copy_and_hash(m, b->memory, start, stop);
 		at = stop;
 	}
 	return ret;
 }
 
-static int hash_chunk(
-	const struct slot_memory *memory, uint64_t at, uint64_t end, struct digest *ret_digest)
+static int hash_chunk(struct batch *b, uint64_t at, uint64_t end, struct digest *ret_digest)
 {
 	struct measure *m = NULL;
 	int ret = measure_new(&m);
 
 	if (ret == 0)
-		ret = take_parts(m, memory, at, end);
+		ret = take_parts(m, b, at, end);
 	if (ret == 0)
 		ret = measure_finish(m, ret_digest->byte);
 	measure_free(m);
@@ -111,21 +144,23 @@ static int take_chunk(void *ctx, uint64_t index)
 
 	if (ret < 0)
 		return ret;
-	if (end - at == PAGE_IN_CHUNK &&
-		memfd_next_data(b->memory->memfd, at, end, &start, &stop) == -ENXIO) {
+	ret = next_data(b, at, end, &start, &stop);
+	if (ret == 0 && end - at == PAGE_IN_CHUNK && start == end)
 		b->digest[index] = zero_chunk;
-		return 0;
-	}
-	return hash_chunk(b->memory, at, end, &b->digest[index]);
+	else if (ret == 0)
+		ret = hash_chunk(b, at, end, &b->digest[index]);
+	return ret;
 }
 
 /* Fills [at, end) of the slot's new window and adds its digests to @m. */
 static int take_in(struct crew *crew, struct measure *m, const struct slot_memory *memory,
 	uint64_t at, uint64_t end)
 {
-	struct batch *b = malloc(sizeof(*b));
+	struct batch *b = calloc(1, sizeof(*b));
 	int ret = b == NULL ? -ENOMEM : 0;
 
+	if (ret == 0)
+		pthread_mutex_init(&b->lock, NULL);
 	while (ret == 0 && at < end) {
 		uint64_t chunks = (end - at + PAGE_IN_CHUNK - 1) / PAGE_IN_CHUNK;
 
