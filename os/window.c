@@ -128,6 +128,14 @@ static bool is_zero(const uint8_t *page)
 	return any == 0;
 }
 
+void window_copy(uint8_t *to, const uint8_t *from, uint64_t bytes)
+{
+	for (uint64_t o = 0; o < bytes; o += PAGE_SIZE) {
+		if (!is_zero(from + o))
+			memcpy(to + o, from + o, PAGE_SIZE);
+	}
+}
+
 int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, const uint8_t *source)
 {
 	struct window fresh;
@@ -135,14 +143,11 @@ int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, cons
 
 	if (err < 0)
 		return err;
-	for (uint64_t o = 0; o < bytes; o += PAGE_SIZE) {
-		/*
-		 * The source is memory that the hypervisor may write to meanwhile: what it
-		 * writes after this look is simply lost, and what is copied is what counts.
-		 */
-		if (!is_zero(source + o))
-			memcpy(fresh.base + o, source + o, PAGE_SIZE);
-	}
+	/*
+	 * The source is memory that the hypervisor may write to meanwhile: what it writes
+	 * after this look is simply lost, and what is copied is what counts.
+	 */
+	window_copy(fresh.base, source, bytes);
 	if (mremap(fresh.base, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, w->base + offset) ==
 		MAP_FAILED) {
 		err = -errno;

@@ -50,9 +50,17 @@ void window_populate(const struct window *w, uint64_t offset, uint64_t bytes);
 int window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
 
 /*
+ * Copies whole pages to memory that is zero; pages of zeros are left alone there.  Pages
+ * that nobody has touched read as zeros, and those in swap come back, so this misses
+ * nothing, unlike a look at what is resident.
+ */
+void window_copy(uint8_t *to, const uint8_t *from, uint64_t bytes);
+
+/*
  * Finds the first resident memory in [offset, end) without touching any.  The result is a
  * run of resident pages, at most 2M long and within one 2M block.  Returns 0; -ENXIO if
- * there is none; another negative errno.
+ * there is none; another negative errno.  A page in swap is not resident: who must not miss
+ * content does not ask here.
  */
 int window_next_resident(const struct window *w, uint64_t offset, uint64_t end,
 	uint64_t *ret_offset, uint64_t *ret_bytes);

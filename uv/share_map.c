@@ -33,24 +33,23 @@ static struct part part_at(struct uv_vm *vm, uint64_t at, uint64_t end)
 		.attr = run.attr};
 }
 
-/* Copies what is resident of a private part into the memfd, the rest of which is zero. */
-static int copy_out(struct slot_memory *m, uint64_t offset, uint64_t bytes)
+/* Copies a private part into the memfd, which stays without memory where that is zero. */
+static int copy_out(struct uv_vm *vm, const struct part *p)
 {
-	uint64_t at = offset, n, end = offset + bytes;
+	struct slot_memory *m = p->m;
+	uint64_t bytes = range_bytes(p->range);
 	struct window view;
-	int ret = memfd_discard(m->memfd, offset, bytes);
+	int ret = memfd_discard(m->memfd, p->offset, bytes);
 
+	if (ret == 0)
+		ret = window_shared(m->memfd, m->window.bytes, &view);
 	if (ret < 0)
 		return ret;
-	ret = window_shared(m->memfd, m->window.bytes, &view);
-	if (ret < 0)
-		return ret;
-	while ((ret = window_next_resident(&m->window, at, end, &at, &n)) == 0) {
-		memcpy(view.base + at, m->window.base + at, n);
-		at += n;
-	}
+	if (vm->executor->settle != NULL)
+		vm->executor->settle(vm, (unsigned int)(m - vm->memory_of), p->offset, bytes);
+	window_copy(view.base + p->offset, m->window.base + p->offset, bytes);
 	(void)window_unmap(&view);
-	return ret == -ENXIO ? 0 : ret;
+	return 0;
 }
 
 /*
@@ -65,7 +64,7 @@ static int map_part(struct uv_vm *vm, const struct part *p)
 	int ret = stale_take_back(vm, m, p->offset, bytes);
 
 	if (ret == 0)
-		ret = copy_out(m, p->offset, bytes);
+		ret = copy_out(vm, p);
 	if (ret == 0)
 		ret = window_overlay(&m->window, m->memfd, p->offset, bytes);
 	if (ret < 0)

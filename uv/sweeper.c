@@ -50,7 +50,8 @@ int sweep_release(struct uv_vm *vm, const struct window *w, uint64_t offset, uin
 			return ret;
 		at += n;
 	}
-	return ret == -ENXIO ? 0 : ret;
+	/* What is in swap is not resident, and goes too. */
+	return ret == -ENXIO ? window_discard(w, offset, bytes) : ret;
 }
 
 /*

@@ -242,6 +242,26 @@ static void test_overlay_and_restore_keep_the_rest(void **state)
 	close(fd);
 }
 
+/* Only the memory of the target tells: what the source's pages are is not asked. */
+static void test_copy_takes_content_and_leaves_holes(void **state)
+{
+	int fd = memfd_new("test", SIZE_2M);
+	struct window from = private_small(SIZE_2M), to;
+	uint64_t after;
+
+	assert_int_equal(window_shared(fd, SIZE_2M, &to), 0);
+	fill(from.base, 8 * PAGE_SIZE, PAGE_SIZE);
+	from.base[9 * PAGE_SIZE + 4095] = 0;
+	from.base[511 * PAGE_SIZE + 4095] = 1;
+	window_copy(to.base, from.base, SIZE_2M);
+	assert_int_equal(memfd_resident(fd, &after), 0);
+	assert_int_equal(after, 2 * PAGE_SIZE);
+	assert_memory_equal(to.base, from.base, SIZE_2M);
+	unmap(&from);
+	unmap(&to);
+	close(fd);
+}
+
 static void test_restore_leaves_holes(void **state)
 {
 	int fd = memfd_new("test", SIZE_2M);
@@ -472,6 +492,7 @@ int main(void)
 		cmocka_unit_test(test_private_is_not_dumped_nor_inherited),
 		cmocka_unit_test(test_shared_is_the_memfd),
 		cmocka_unit_test(test_overlay_and_restore_keep_the_rest),
+		cmocka_unit_test(test_copy_takes_content_and_leaves_holes),
 		cmocka_unit_test(test_restore_leaves_holes),
 		cmocka_unit_test(test_vacate),
 		cmocka_unit_test(test_discard_reads_as_zero),
