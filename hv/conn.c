@@ -46,8 +46,7 @@ static const struct {
 #undef X
 };
 
-/* A negative errno; 0 for ABI_ST_OK and for what is no status. */
-static int errno_of(uint32_t status)
+int conn_errno(uint32_t status)
 {
 	switch (status) {
 #define X(name, number, error, text) \
@@ -92,7 +91,7 @@ static bool is_whole(const struct abi_answer *head, const struct waiter *w)
 	case ABI_ST_VERSION:
 		return head->size == w->result_size;
 	default:
-		return head->size == 0 && errno_of(head->status) != 0;
+		return head->size == 0 && conn_errno(head->status) != 0;
 	}
 }
 
@@ -108,7 +107,7 @@ static bool deliver(struct conn *c, const struct abi_answer *head, const void *p
 	if (whole) {
 		if (w->result != NULL && head->size > 0)
 			memcpy(w->result, payload, head->size);
-		end_waiter(c, w, errno_of(head->status));
+		end_waiter(c, w, conn_errno(head->status));
 	}
 	pthread_mutex_unlock(&c->lock);
 	return whole;

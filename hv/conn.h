@@ -50,6 +50,9 @@ int conn_call(struct conn *c, enum abi_call call, const void *args, void *result
  */
 int conn_hello(struct conn *c, unsigned int timeout_ms, struct abi_hello_ret *ret);
 
+/* The negative errno of a status; 0 for ABI_ST_OK and for what is no status. */
+int conn_errno(uint32_t status);
+
 bool conn_is_dead(struct conn *c);
 
 /* An eventfd that becomes readable at death.  Owned by @c. */

@@ -109,20 +109,6 @@ static bool wait_for_copy(struct abi_vcpu_page *page, uint32_t seq, uint32_t see
 	}
 }
 
-/* A negative errno for an abi status; what is none of those is -EIO. */
-static int errno_of(uint32_t status)
-{
-	switch (status) {
-#define X(name, number, error, text) \
-	case number:                 \
-		return -error;
-		ABI_STATUS_TABLE(X)
-#undef X
-	default:
-		return -EIO;
-	}
-}
-
 /* The data area of the open vCPU. */
 static uint8_t *data_of(struct lethe_vm *vm)
 {
@@ -170,7 +156,7 @@ int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t 
 	futex_ring(&page->reply_bell, &page->sleeps);
 	if (!wait_for_copy(page, l->copy_seq, l->seen))
 		return -ENODATA;
-	ret = errno_of(page->copy_status);
+	ret = conn_errno(page->copy_status);
 	if (ret == 0)
 		take_results(data_of(vm), piece, count);
 	return ret;
