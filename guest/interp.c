@@ -231,6 +231,21 @@ static bool protect(struct interp *in)
 	return interp_call(in, GUEST_CALL_PROTECT, (uint64_t)(uintptr_t)ranges, n);
 }
 
+/* The range at once, or with a stride one page after the other. */
+static bool convert(struct interp *in, enum guest_call nr)
+{
+	const struct workload_op *op = &in->op;
+	uint64_t end = op->gpa + op->bytes;
+
+	if (op->count == 0)
+		return interp_call(in, nr, op->gpa, op->bytes);
+	for (uint64_t gpa = op->gpa; gpa < end; gpa += op->count) {
+		if (!interp_call(in, nr, gpa, PAGE_SIZE))
+			return false;
+	}
+	return true;
+}
+
 static bool print(struct interp *in)
 {
 	return interp_call(in, GUEST_CALL_PRINT, (uint64_t)(uintptr_t)in->op.text, in->op.text_len);
@@ -309,9 +324,9 @@ static bool perform(struct interp *in)
 	case WL_PROTECT:
 		return protect(in);
 	case WL_SHARE:
-		return interp_call(in, GUEST_CALL_SHARE, op->gpa, op->bytes);
+		return convert(in, GUEST_CALL_SHARE);
 	case WL_UNSHARE:
-		return interp_call(in, GUEST_CALL_UNSHARE, op->gpa, op->bytes);
+		return convert(in, GUEST_CALL_UNSHARE);
 	case WL_DMA:
 		return interp_dma(in);
 	case WL_RELEASE:

@@ -44,8 +44,8 @@ static const struct form forms[] = {
 	{"touch", WL_TOUCH, "GSt", 1, "touch GPA SIZE [STRIDE]"},
 	{"random", WL_RANDOM, "GSCd", 8, "random GPA SIZE COUNT [SEED]"},
 	{"protect", WL_PROTECT, NULL, PAGE_SIZE, "protect [GPA SIZE]..."},
-	{"share", WL_SHARE, "GS", PAGE_SIZE, "share GPA SIZE"},
-	{"unshare", WL_UNSHARE, "GS", PAGE_SIZE, "unshare GPA SIZE"},
+	{"share", WL_SHARE, "GSt", PAGE_SIZE, "share GPA SIZE [STRIDE]"},
+	{"unshare", WL_UNSHARE, "GSt", PAGE_SIZE, "unshare GPA SIZE [STRIDE]"},
 	{"dma", WL_DMA, "GSC", PAGE_SIZE, "dma GPA SIZE COUNT"},
 	{"release", WL_RELEASE, "GS", PAGE_SIZE, "release GPA SIZE"},
 	{"await", WL_AWAIT, "GS", PAGE_SIZE, "await GPA SIZE"},
@@ -229,6 +229,8 @@ static const char *parse_numbers(const struct form *form, struct cursor *c, stru
 		return "SIZE and END as multiples of 4096";
 	if (op->type == WL_MEMORY && op->gpa != 0 && op->gpa < op->count)
 		return "an END not below SIZE";
+	if ((op->type == WL_SHARE || op->type == WL_UNSHARE) && (op->count & PAGE_MASK) != 0)
+		return "a STRIDE that is a multiple of 4096";
 	return op->bytes ? check_range(form, op->gpa, op->bytes) : NULL;
 }
 

@@ -301,6 +301,29 @@ static void test_again_is_repeated(void **state)
 	fake_free(&m);
 }
 
+static void test_share_with_stride(void **state)
+{
+	struct fake_machine m;
+
+	run(&m, "share 1M 20K 8K\nunshare 1M 8K 1G\n");
+	assert_int_equal(fake_count(&m, GUEST_CALL_SHARE), 3);
+	assert_int_equal(fake_count(&m, GUEST_CALL_UNSHARE), 1);
+	for (unsigned int i = 0; i < 4; i++) {
+		assert_int_equal(m.call[1 + i].arg[0], M + (i < 3 ? i * 8192 : 0));
+		assert_int_equal(m.call[1 + i].arg[1], 4096);
+	}
+	fake_free(&m);
+
+	fake_init(&m, "share 1M 64K 8K\nprint no\n");
+	m.refuse_nr = GUEST_CALL_SHARE;
+	m.refuse_with = -ABI_ST_DENIED;
+	m.refuse_times = 1;
+	fake_run(&m);
+	assert_int_equal(m.stop, ABI_STOP_GUEST);
+	assert_int_equal(fake_count(&m, GUEST_CALL_SHARE), 1);
+	fake_free(&m);
+}
+
 static void test_loops(void **state)
 {
 	struct fake_machine m;
@@ -631,6 +654,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_memory_that_was_added),
 		cmocka_unit_test(test_again_is_repeated),
+		cmocka_unit_test(test_share_with_stride),
 		cmocka_unit_test(test_loops),
 		cmocka_unit_test(test_bad_text),
 		cmocka_unit_test(test_bad_header),
