@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The workload interpreter as a KVM guest: its image, page tables and registers. */
+#include "vmm/kvm_guest.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "guest/kvm_image.h"
-#include "vmm/machine_state.h"
 
 /* The wire's state without the vCPU's number is the library's. */
 static void to_public(const struct abi_vcpu_state *from, struct lethe_cpu_state *ret)
@@ -15,7 +15,7 @@ static void to_public(const struct abi_vcpu_state *from, struct lethe_cpu_state 
 	memset(ret->reserved, 0, sizeof(ret->reserved));
 }
 
-static int load_tables(struct machine *machine)
+static int load_tables(struct lethe_vm *vm, const struct program *program)
 {
 	uint8_t *tables = malloc(GUEST_KVM_TABLES_MAX);
 	size_t bytes;
@@ -23,27 +23,26 @@ static int load_tables(struct machine *machine)
 
 	if (!tables)
 		return -ENOMEM;
-	err = guest_kvm_tables(machine->config.program->address_end, tables, &bytes);
+	err = guest_kvm_tables(program->address_end, tables, &bytes);
 	if (!err)
-		err = lethe_vm_load(machine->vm, GUEST_KVM_TABLES_GPA, tables, bytes);
+		err = lethe_vm_load(vm, GUEST_KVM_TABLES_GPA, tables, bytes);
 	free(tables);
 	return err;
 }
 
-int kvm_guest_load(struct machine *machine)
+int kvm_guest_load(struct lethe_vm *vm, const struct program *program)
 {
-	int err = lethe_vm_load(
-		machine->vm, GUEST_KVM_IMAGE_GPA, guest_kvm_image, guest_kvm_image_size);
+	int err = lethe_vm_load(vm, GUEST_KVM_IMAGE_GPA, guest_kvm_image, guest_kvm_image_size);
 
 	if (!err)
-		err = load_tables(machine);
-	for (unsigned int i = 0; i < machine->config.program->vcpus && !err; i++) {
+		err = load_tables(vm, program);
+	for (unsigned int i = 0; i < program->vcpus && !err; i++) {
 		struct abi_vcpu_state wire;
 		struct lethe_cpu_state state;
 
 		guest_kvm_state(i, &wire);
 		to_public(&wire, &state);
-		err = lethe_vcpu_set_state(machine->vm, i, &state);
+		err = lethe_vcpu_set_state(vm, i, &state);
 	}
 	return err;
 }

@@ -147,11 +147,6 @@ int memory_remove(struct machine *machine, unsigned int id, struct refusal *why)
 /* Performs a request of the control socket.  @ctx: the machine. */
 json_t *commands_perform(void *ctx, const json_t *request);
 
-/* kvm_guest.c */
-
-/* Loads what interprets the workload where vCPUs are KVM's.  0 or a negative errno. */
-int kvm_guest_load(struct machine *machine);
-
 /* reboot.c */
 
 /* Begins the next incarnation for a guest that asked at @asked_ns. */

@@ -4,6 +4,7 @@
 
 #include "abi/guestcall.h"
 #include "base/log.h"
+#include "vmm/kvm_guest.h"
 #include "vmm/linux.h"
 #include "vmm/machine_state.h"
 
@@ -61,7 +62,7 @@ static int populate_workload(struct machine *machine, const char **ret_what)
 	*ret_what = "cannot load the workload";
 	err = lethe_vm_load(machine->vm, GUEST_TEXT_GPA, program->image, program->image_bytes);
 	if (!err && lethe_vm_executor(machine->vm) == LETHE_EXECUTOR_KVM)
-		err = kvm_guest_load(machine);
+		err = kvm_guest_load(machine->vm, program);
 	return err;
 }
 
