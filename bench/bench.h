@@ -29,12 +29,14 @@ struct bench_row {
 	const char *question; /* filled by bench_add() */
 	char name[BENCH_NAME_MAX];
 	uint64_t memory_bytes, resident_bytes;
-	const char *unit; /* "ns", "MB/s" or "bytes" */
+	const char *unit; /* "ns", "MB/s", "bytes" or "percent" */
 	double median, min, max;
 	unsigned int runs;
 	/* What only some questions have; 0: not given. */
 	uint64_t entries;
 	unsigned int threads;
+	uint64_t operations; /* in each run, where the figure is of one */
+	const char *executor;
 	double p99;
 	bool extrapolated;            /* computed from smaller sizes, not measured */
 	char missing[BENCH_TEXT_MAX]; /* why there is no number; empty: there is one */
@@ -58,10 +60,14 @@ struct bench_question {
 	const char *name;
 	const char *summary;
 	void (*run)(struct bench *bench);
+	const char *note; /* what to compare its figures with, from elsewhere; or NULL */
 };
 
 /* Ends with an entry without a name. */
 extern const struct bench_question bench_questions[];
+
+/* The note of the question of row @i, if it is the last of its question's rows; else NULL. */
+const char *bench_note(const struct bench *bench, size_t i);
 
 /* Runs @question; progress goes to standard error. */
 void bench_run(struct bench *bench, const struct bench_question *question);

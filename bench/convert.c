@@ -4,16 +4,18 @@
  * how it does that and by how shared pages are served.  One operation is
  *
  *   ovmf-1, ovmf-2  a transfer of one or two pages: written, shared, complemented by the
- *                   device, checked, unshared; 16 buffers in turn, 100,000 transfers in all
- *                   runs together
- *   swiotlb         a transfer of 64K through a pool that is shared once
- *   alternating     the same as ovmf-1, but 64 pages, every other one, are shared before the
- *                   device comes, and unshared after it has been at all of them
+ *                   device, checked, unshared; 16 buffers in turn, 100,000 transfers a run
+ *   swiotlb         a transfer of 64K through a pool of 64 MiB that is shared once
+ *   alternating     one page of every other page of 1 GiB: touched and shared, all of them,
+ *                   before the device comes, and unshared after it has been at all of them
  *   bulk-1g         1 GiB of resident memory, shared and unshared; no transfer
  *
  * eager is the old way: the hypervisor is asked about each conversion, the shared backing is
- * laid over the window, and unsharing punches its hole before it returns.  The rows about
- * the attribute map are in convert_map.c.
+ * laid over the window, and unsharing punches its hole before it returns.  Where it would
+ * take too long, or more mappings than a process may have, a pattern is measured at two
+ * smaller sizes and extrapolated.  On KVM everything is smaller, as some machines' KVM
+ * interprets its guests; a row says how many operations one run had.  The rows about the
+ * attribute map are in convert_map.c.
  */
 #include "bench/bench.h"
 
@@ -25,19 +27,24 @@
 #include "bench/guest.h"
 #include "vmm/dma.h"
 
-#define BUFFERS     16
-#define POOL_GPA    (2 * MIB)
-#define POOL_BYTES  (64 * MIB)
-#define POOL_CHUNK  (64 * KIB)
-#define ALTERNATING 64
+#define BUFFERS      16
+#define POOL_GPA     (2 * MIB)
+#define POOL_CHUNK   (64 * KIB)
+#define OTHER_MEMORY (64 * MIB) /* besides what a pattern spans */
+
+struct size {
+	unsigned int loops;
+	uint64_t span; /* memory that is shared at a time, where the pattern has a choice */
+};
 
 struct pattern {
 	const char *name;
-	uint64_t memory_bytes;
-	unsigned int loops, quick_loops;
-	unsigned int operations; /* in each */
-	void (*write)(FILE *text, unsigned int loops);
-	int (*transfer)(struct guest *guest); /* when the guest prints "transfer" */
+	struct size full, quick, kvm;
+	struct size part[2]; /* to extrapolate `full` from where mapping is the way; or none */
+	uint64_t bytes_each; /* of the span, by operation; 0: the operations are each loop's */
+	unsigned int operations;
+	void (*write)(FILE *text, const struct size *size);
+	int (*transfer)(struct guest *guest, uint64_t span); /* when the guest prints "transfer" */
 };
 
 struct mode {
@@ -64,69 +71,100 @@ static void write_dma(FILE *text, unsigned int loops, unsigned int pages)
 	fprintf(text, "end\n");
 }
 
-static void write_ovmf_1(FILE *text, unsigned int loops)
+static void write_ovmf_1(FILE *text, const struct size *size)
 {
-	write_dma(text, loops, 1);
+	write_dma(text, size->loops, 1);
 }
 
-static void write_ovmf_2(FILE *text, unsigned int loops)
+static void write_ovmf_2(FILE *text, const struct size *size)
 {
-	write_dma(text, loops, 2);
+	write_dma(text, size->loops, 2);
 }
 
-static void write_swiotlb(FILE *text, unsigned int loops)
+static void write_swiotlb(FILE *text, const struct size *size)
 {
-	fprintf(text, "share 2M 64M\nprint begin\nloop %u\nwrite 2M 64K\nprint transfer\nend\n",
-		loops);
+	fprintf(text, "share 2M %llu\nprint begin\nloop %u\nwrite 2M 64K\nprint transfer\nend\n",
+		(unsigned long long)size->span, size->loops);
 }
 
-static void write_alternating(FILE *text, unsigned int loops)
+static void write_alternating(FILE *text, const struct size *size)
 {
-	static const char *const steps[] = {"write", "share", NULL, "unshare"};
+	unsigned long long span = size->span;
 
-	fprintf(text, "print begin\nloop %u\n", loops);
-	for (size_t step = 0; step < sizeof(steps) / sizeof(steps[0]); step++) {
-		if (!steps[step]) {
-			fprintf(text, "print transfer\n");
-			continue;
-		}
-		for (unsigned int i = 0; i < ALTERNATING; i++)
-			fprintf(text, "%s 0x%llx 4K\n", steps[step],
-				(unsigned long long)(POOL_GPA + i * 2 * PAGE_SIZE));
-	}
-	fprintf(text, "end\n");
+	fprintf(text,
+		"print begin\nloop %u\ntouch 2M %llu 8K\nshare 2M %llu 8K\nprint transfer\n"
+		"unshare 2M %llu 8K\nend\n",
+		size->loops, span, span, span);
 }
 
-static void write_bulk(FILE *text, unsigned int loops)
+static void write_bulk(FILE *text, const struct size *size)
 {
-	fprintf(text, "touch 2M 1G 2M\nprint begin\nloop %u\nshare 2M 1G\nunshare 2M 1G\nend\n",
-		loops);
+	unsigned long long span = size->span;
+
+	fprintf(text,
+		"touch 2M %llu 2M\nprint begin\nloop %u\nshare 2M %llu\nunshare 2M %llu\nend\n",
+		span, size->loops, span, span);
 }
 
-static int transfer_pool(struct guest *guest)
+static int transfer_pool(struct guest *guest, uint64_t span)
 {
 	return dma_complement(guest->vm, POOL_GPA, POOL_CHUNK);
 }
 
-static int transfer_alternating(struct guest *guest)
+static int transfer_alternating(struct guest *guest, uint64_t span)
 {
 	int err = 0;
 
-	for (unsigned int i = 0; i < ALTERNATING && !err; i++)
-		err = dma_complement(guest->vm, POOL_GPA + i * 2 * PAGE_SIZE, PAGE_SIZE);
+	for (uint64_t at = 0; at < span && !err; at += 2 * PAGE_SIZE)
+		err = dma_complement(guest->vm, POOL_GPA + at, PAGE_SIZE);
 	return err;
 }
 
 static const struct pattern patterns[] = {
-	{"ovmf-1", 64 * MIB, 1250, 100, BUFFERS, write_ovmf_1, NULL},
-	{"ovmf-2", 64 * MIB, 1250, 100, BUFFERS, write_ovmf_2, NULL},
-	{"swiotlb", 128 * MIB, 10000, 2000, 1, write_swiotlb, transfer_pool},
-	{"alternating", 64 * MIB, 30, 6, ALTERNATING, write_alternating, transfer_alternating},
-	{"bulk-1g", GIB + 64 * MIB, 2, 1, 1, write_bulk, NULL},
+	{.name = "ovmf-1",
+		.full = {6250, 0},
+		.quick = {100, 0},
+		.kvm = {1, 0},
+		.operations = BUFFERS,
+		.write = write_ovmf_1},
+	{.name = "ovmf-2",
+		.full = {6250, 0},
+		.quick = {100, 0},
+		.kvm = {1, 0},
+		.operations = BUFFERS,
+		.write = write_ovmf_2},
+	{.name = "swiotlb",
+		.full = {10000, 64 * MIB},
+		.quick = {2000, 64 * MIB},
+		.kvm = {4, 64 * MIB},
+		.operations = 1,
+		.write = write_swiotlb,
+		.transfer = transfer_pool},
+	{.name = "alternating",
+		.full = {1, GIB},
+		.quick = {1, 32 * MIB},
+		.kvm = {1, 4 * MIB},
+		.part = {{1, 32 * MIB}, {1, 64 * MIB}},
+		.bytes_each = 2 * PAGE_SIZE,
+		.write = write_alternating,
+		.transfer = transfer_alternating},
+	{.name = "bulk-1g",
+		.full = {2, GIB},
+		.quick = {1, GIB},
+		.kvm = {1, GIB},
+		.operations = 1,
+		.write = write_bulk},
 };
 
+static uint64_t operations(const struct pattern *pattern, const struct size *size)
+{
+	return size->loops *
+	       (pattern->bytes_each ? size->span / pattern->bytes_each : pattern->operations);
+}
+
 /* Serves the guest up to the print of @word. */
-static int run_to(struct guest *guest, const struct pattern *pattern, const char *word)
+static int run_to(struct guest *guest, const struct pattern *pattern, const struct size *size,
+	const char *word)
 {
 	int err = 0;
 
@@ -135,31 +173,31 @@ static int run_to(struct guest *guest, const struct pattern *pattern, const char
 		if (err || strcmp(guest->exit.text, word) == 0)
 			return err;
 		if (pattern->transfer)
-			err = pattern->transfer(guest);
+			err = pattern->transfer(guest, size->span);
 	}
 	return err;
 }
 
-static char *write_text(const struct pattern *pattern, unsigned int loops)
+static char *write_text(const struct pattern *pattern, const struct size *size)
 {
 	char *text = NULL;
-	size_t size;
-	FILE *file = open_memstream(&text, &size);
+	size_t length;
+	FILE *file = open_memstream(&text, &length);
 
 	if (!file)
 		return NULL;
 	fprintf(file, "protect\n");
-	pattern->write(file, loops);
+	pattern->write(file, size);
 	fprintf(file, "print end\npoweroff\n");
 	fclose(file);
 	return text;
 }
 
-/* Nanoseconds of one operation, or negative with *ret_why. */
-static double measure_once(const struct pattern *pattern, const struct mode *mode,
-	unsigned int loops, const char **ret_why)
+/* Nanoseconds of all operations, or negative with *ret_why. */
+static double measure_once(const struct pattern *pattern, const struct lethe_vm_config *config,
+	const struct size *size, const char **ret_why)
 {
-	char *text = write_text(pattern, loops);
+	char *text = write_text(pattern, size);
 	struct guest guest;
 	uint64_t begin = 0;
 	int err;
@@ -167,50 +205,115 @@ static double measure_once(const struct pattern *pattern, const struct mode *mod
 	*ret_why = "no memory";
 	if (!text)
 		return -1;
-	err = guest_new(text, pattern->memory_bytes, &mode->config, &guest, ret_why);
+	err = guest_new(text, OTHER_MEMORY + size->span, config, &guest, ret_why);
 	free(text);
 	if (err)
 		return -1;
 	*ret_why = "the guest did not come to its end";
-	if (!mode->config.discard_eager)
+	if (!config->discard_eager)
 		err = lethe_vm_set_policy(guest.vm, &everything, 1, UINT64_MAX);
 	if (!err)
 		err = lethe_vm_start(guest.vm, NULL);
 	if (!err)
-		err = run_to(&guest, pattern, "begin");
+		err = run_to(&guest, pattern, size, "begin");
 	begin = guest.exit.time_ns;
 	if (!err)
-		err = run_to(&guest, pattern, "end");
+		err = run_to(&guest, pattern, size, "end");
 	guest_free(&guest);
-	return err ? -1
-		   : (double)(guest.exit.time_ns - begin) / ((double)loops * pattern->operations);
+	return err ? -1 : (double)(guest.exit.time_ns - begin);
 }
 
-static void measure(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
+static struct bench_row row_of(
+	const struct pattern *pattern, const struct mode *mode, const struct size *size)
 {
-	struct bench_row row = {.unit = "ns", .memory_bytes = pattern->memory_bytes};
-	unsigned int loops = bench->quick ? pattern->quick_loops : pattern->loops;
+	struct bench_row row = {
+		.unit = "ns",
+		.memory_bytes = OTHER_MEMORY + size->span,
+		.operations = operations(pattern, size),
+		.executor = "sw",
+	};
+
+	snprintf(row.name, sizeof(row.name), "%s/%s", pattern->name, mode->name);
+	return row;
+}
+
+/* Adds a row about *size; the median of one operation, or 0. */
+static double measure(struct bench *bench, const struct pattern *pattern, const struct mode *mode,
+	const struct size *size, enum lethe_executor executor)
+{
+	struct bench_row row = row_of(pattern, mode, size);
+	struct lethe_vm_config config = mode->config;
 	struct bench_samples samples = {0};
 	const char *why = "";
 
-	snprintf(row.name, sizeof(row.name), "%s/%s", pattern->name, mode->name);
-	for (unsigned int run = 0; run < (bench->quick ? 2 : 5); run++) {
-		double ns = measure_once(pattern, mode, loops, &why);
+	config.executor = executor;
+	if (executor == LETHE_EXECUTOR_KVM)
+		row.executor = "kvm";
+	for (unsigned int run = 0; run < (bench->quick ? 2 : 3); run++) {
+		double ns = measure_once(pattern, &config, size, &why);
 
 		if (ns < 0) {
 			bench_missing(bench, &row, "%s", why);
-			return;
+			return 0;
 		}
-		bench_sample(&samples, ns);
+		bench_sample(&samples, ns / (double)row.operations);
 	}
 	bench_add(bench, &row, &samples);
+	return bench->count ? bench->rows[bench->count - 1].median : 0;
+}
+
+/* What the full size would take, if all beyond the greater part goes on as from part to part. */
+static void extrapolate(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
+{
+	struct bench_row row = row_of(pattern, mode, &pattern->full);
+	double count[2], ns[2], all = (double)row.operations;
+	struct bench_samples samples = {0};
+
+	for (unsigned int i = 0; i < 2; i++) {
+		count[i] = (double)operations(pattern, &pattern->part[i]);
+		ns[i] = count[i] *
+			measure(bench, pattern, mode, &pattern->part[i], LETHE_EXECUTOR_SW);
+	}
+	row.extrapolated = true;
+	if (ns[0] <= 0 || ns[1] <= ns[0]) {
+		bench_missing(bench, &row, "nothing to extrapolate from");
+		return;
+	}
+	bench_sample(&samples,
+		(ns[1] + (ns[1] - ns[0]) / (count[1] - count[0]) * (all - count[1])) / all);
+	bench_add(bench, &row, &samples);
+}
+
+static void measure_sw(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
+{
+	if (!bench->quick && pattern->part[0].loops && mode->config.share == LETHE_SHARE_MAPPED)
+		extrapolate(bench, pattern, mode);
+	else
+		measure(bench, pattern, mode, bench->quick ? &pattern->quick : &pattern->full,
+			LETHE_EXECUTOR_SW);
+}
+
+static void measure_kvm(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
+{
+	struct bench_row row = row_of(pattern, mode, &pattern->kvm);
+
+	if (lethe_executor_probe(LETHE_EXECUTOR_KVM) == 0) {
+		measure(bench, pattern, mode, &pattern->kvm, LETHE_EXECUTOR_KVM);
+		return;
+	}
+	row.executor = "kvm";
+	bench_missing(bench, &row, "%s", lethe_error());
 }
 
 void bench_convert(struct bench *bench)
 {
+	const size_t mode_count = sizeof(modes) / sizeof(modes[0]);
+
 	for (size_t p = 0; p < sizeof(patterns) / sizeof(patterns[0]); p++) {
-		for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]); m++)
-			measure(bench, &patterns[p], &modes[m]);
+		for (size_t m = 0; m < mode_count; m++)
+			measure_sw(bench, &patterns[p], &modes[m]);
+		for (size_t m = 0; m < mode_count; m++)
+			measure_kvm(bench, &patterns[p], &modes[m]);
 	}
 	bench_convert_map(bench);
 }

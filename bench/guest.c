@@ -6,14 +6,18 @@
 
 #include "abi/guestcall.h"
 #include "base/log.h"
+#include "vmm/kvm_guest.h"
 
 int guest_populate(struct guest *guest)
 {
 	int err = lethe_slot_add(guest->vm, 0, 0, guest->program.memory_bytes);
 
-	return err ? err
-		   : lethe_vm_load(guest->vm, GUEST_TEXT_GPA, guest->program.image,
-			     guest->program.image_bytes);
+	if (!err)
+		err = lethe_vm_load(guest->vm, GUEST_TEXT_GPA, guest->program.image,
+			guest->program.image_bytes);
+	if (!err && lethe_vm_executor(guest->vm) == LETHE_EXECUTOR_KVM)
+		err = kvm_guest_load(guest->vm, &guest->program);
+	return err;
 }
 
 int guest_new(const char *text, uint64_t memory_bytes, const struct lethe_vm_config *config,
@@ -21,13 +25,17 @@ int guest_new(const char *text, uint64_t memory_bytes, const struct lethe_vm_con
 {
 	struct lethe_vm_config full = *config;
 	struct guest guest = {0};
-	int err = program_from_text("bench", text, strlen(text), memory_bytes, 1, &guest.program);
+	int err;
 
+	if (full.vcpus == 0)
+		full.vcpus = 1;
 	*ret_why = "the workload is bad";
+	err = program_from_text(
+		"bench", text, strlen(text), memory_bytes, full.vcpus, &guest.program);
 	if (err)
 		return err;
-	full.vcpus = 1;
-	full.executor = LETHE_EXECUTOR_SW;
+	if (full.executor == LETHE_EXECUTOR_AUTO)
+		full.executor = LETHE_EXECUTOR_SW;
 	err = lethe_vm_new(&full, &guest.vm);
 	if (!err) {
 		err = guest_populate(&guest);
@@ -46,10 +54,13 @@ int guest_new(const char *text, uint64_t memory_bytes, const struct lethe_vm_con
 
 int guest_run(struct guest *guest)
 {
-	struct lethe_exit *exit = &guest->exit;
+	return guest_run_vcpu(guest, 0, &guest->exit);
+}
 
+int guest_run_vcpu(struct guest *guest, unsigned int vcpu, struct lethe_exit *exit)
+{
 	for (;;) {
-		int err = lethe_vcpu_run(guest->vm, 0, exit);
+		int err = lethe_vcpu_run(guest->vm, vcpu, exit);
 
 		if (err)
 			return err;

@@ -54,6 +54,8 @@ char *bench_value_format(const struct bench_row *row, double value, char *buf, s
 		duration_format((uint64_t)value, buf, len);
 	else if (strcmp(row->unit, "bytes") == 0)
 		size_format((uint64_t)value, buf, len);
+	else if (strcmp(row->unit, "percent") == 0)
+		snprintf(buf, len, "%.1f%%", value);
 	else
 		snprintf(buf, len, "%.0f %s", value, row->unit);
 	return buf;
@@ -77,6 +79,11 @@ static void describe(const struct bench_row *row, char *buf, size_t len)
 			buf + used, len - used, "entries %llu ", (unsigned long long)row->entries);
 	if (row->threads)
 		used += (size_t)snprintf(buf + used, len - used, "threads %u ", row->threads);
+	if (row->operations)
+		used += (size_t)snprintf(buf + used, len - used, "operations %llu ",
+			(unsigned long long)row->operations);
+	if (row->executor)
+		used += (size_t)snprintf(buf + used, len - used, "%s ", row->executor);
 	if (row->p99 > 0)
 		used += (size_t)snprintf(buf + used, len - used, "p99 %s ",
 			bench_value_format(row, row->p99, bytes, sizeof(bytes)));
@@ -103,6 +110,8 @@ void bench_table(const struct bench *bench, const struct bench_machine *machine,
 			row->missing[0] ? "" : bench_value_format(row, row->min, value[1], 32),
 			row->missing[0] ? "" : bench_value_format(row, row->max, value[2], 32),
 			row->runs, of, row->missing);
+		if (bench_note(bench, i))
+			fprintf(out, "%-9s Note: %s.\n", row->question, bench_note(bench, i));
 	}
 }
 
@@ -129,6 +138,11 @@ static json_t *row_json(const struct bench_row *row)
 		json_object_set_new(object, "entries", json_integer((json_int_t)row->entries));
 	if (row->threads)
 		json_object_set_new(object, "threads", json_integer(row->threads));
+	if (row->operations)
+		json_object_set_new(
+			object, "operations", json_integer((json_int_t)row->operations));
+	if (row->executor)
+		json_object_set_new(object, "executor", json_string(row->executor));
 	if (row->p99 > 0)
 		json_object_set_new(object, "p99", json_real(row->p99));
 	if (row->extrapolated)
@@ -138,16 +152,20 @@ static json_t *row_json(const struct bench_row *row)
 
 int bench_json(const struct bench *bench, const struct bench_machine *machine, const char *path)
 {
-	json_t *results = json_array(), *document;
+	json_t *results = json_array(), *notes = json_object(), *document;
 	FILE *file = fopen(path, "w");
 	int err = file ? 0 : -errno;
 
-	for (size_t i = 0; i < bench->count; i++)
+	for (size_t i = 0; i < bench->count; i++) {
 		json_array_append_new(results, row_json(&bench->rows[i]));
-	document = json_pack("{s:i, s:{s:s, s:s, s:i, s:I, s:s}, s:o}", "schema", 1, "machine",
+		if (bench_note(bench, i))
+			json_object_set_new(
+				notes, bench->rows[i].question, json_string(bench_note(bench, i)));
+	}
+	document = json_pack("{s:i, s:{s:s, s:s, s:i, s:I, s:s}, s:o, s:o}", "schema", 1, "machine",
 		"kernel", machine->kernel, "cpu", machine->cpu, "cores", (int)machine->cores,
 		"memory_bytes", (json_int_t)machine->memory_bytes, "thp", machine->thp, "results",
-		results);
+		results, "notes", notes);
 	if (!err && !document)
 		err = -ENOMEM;
 	if (!err && (json_dumpf(document, file, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
@@ -257,6 +275,11 @@ static void put_page(const struct bench *bench, const struct bench_machine *mach
 				i ? "</table>\n" : "", question);
 		}
 		put_row(bench, row, out);
+		if (bench_note(bench, i)) {
+			fprintf(out, "<tr><td colspan=6>Note: ");
+			put_escaped(bench_note(bench, i), out);
+			fprintf(out, ".</td></tr>\n");
+		}
 	}
 	fprintf(out, "%s</html>\n", bench->count ? "</table>\n" : "");
 }
