@@ -2,7 +2,8 @@
 /*
  * sweep: how fast memory that was set aside is destroyed, with wiping (wipe) and by giving it
  * back alone (release), beside memset() over memory that is there already and what the kernel
- * alone takes to give as much back in one call (munmap).
+ * alone takes to give as much back in one call (munmap).  What a guest that runs loses to it is in
+ * beside.c.
  */
 #include "bench/bench.h"
 
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "base/types.h"
+#include "bench/beside.h"
 #include "bench/life.h"
 
 static void measure_sweep(struct bench *bench, const char *name, uint64_t bytes, bool wipe_off)
@@ -102,4 +104,5 @@ void bench_sweep(struct bench *bench)
 	measure_sweep(bench, "release", bytes, true);
 	measure_memset(bench, bytes);
 	measure_munmap(bench, bytes);
+	bench_beside(bench, bytes);
 }
