@@ -143,8 +143,11 @@ void publish_refresh(struct uv_vm *vm)
 
 void publish_end(struct uv_vm *vm, enum abi_vm_state state, uint64_t left)
 {
+	/* The sweeper publishes too, and must not put back what the state was before. */
+	pthread_mutex_lock(&vm->lock);
 	SET(vm, state, state);
 	SET(vm, forget_bytes, left);
 	note_change(vm);
+	pthread_mutex_unlock(&vm->lock);
 	publish_flush(vm);
 }
