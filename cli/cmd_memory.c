@@ -243,7 +243,7 @@ static int memory_list(int argc, char **argv)
 }
 
 static const char *const audit_fields[] = {
-	"private_bytes", "shared_bytes", "stale_bytes", "doubly_held_bytes"};
+	"private_bytes", "shared_bytes", "stale_bytes", "doubly_held_bytes", "paged_out_bytes"};
 
 #define AUDIT_FIELDS (sizeof(audit_fields) / sizeof(audit_fields[0]))
 
@@ -274,8 +274,8 @@ static bool print_audit(const json_t *list)
 	size_t index;
 	json_t *one;
 
-	printf("%4s  %14s  %8s  %8s  %8s  %8s  %8s\n", "SLOT", "GPA", "SIZE", "PRIVATE", "SHARED",
-		"STALE", "DOUBLE");
+	printf("%4s  %14s  %8s  %8s  %8s  %8s  %8s  %8s\n", "SLOT", "GPA", "SIZE", "PRIVATE",
+		"SHARED", "STALE", "DOUBLE", "PAGED");
 	json_array_foreach(json_object_get(list, "slots"), index, one)
 	{
 		if (!read_slot(one, &slot))

@@ -268,7 +268,7 @@ static bool open_page_store(struct run_options *options)
 	if (err)
 		log_error("--page-store: %s (%s)", lethe_error(),
 			err == -EBUSY    ? "give each VM its own"
-			: err == -EEXIST ? "name a new file"
+			: err == -EEXIST ? "name a new or empty file"
 					 : "name a file that can be made, as PATH or file:PATH");
 	options->config.page_store = &options->store;
 	return err == 0;

@@ -3,7 +3,19 @@
 #include <string.h>
 
 #include "hv/error.h"
+#include "hv/pager.h"
 #include "hv/vm.h"
+
+static uint64_t paged_out(struct lethe_vm *vm, unsigned int id)
+{
+	uint64_t pages = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->pager != NULL && vm->slot[id].used)
+		pages = pager_stored(vm->pager, vm->slot[id].range);
+	pthread_mutex_unlock(&vm->lock);
+	return pages << PAGE_SHIFT;
+}
 
 int lethe_vm_audit(struct lethe_vm *vm, unsigned int id, struct lethe_audit *ret)
 {
@@ -22,6 +34,7 @@ int lethe_vm_audit(struct lethe_vm *vm, unsigned int id, struct lethe_audit *ret
 		sum.doubly_held_bytes += part.doubly_held;
 		args.offset = part.next;
 	} while (args.offset != 0);
+	sum.paged_out_bytes = paged_out(vm, id);
 	*ret = sum;
 	return 0;
 }

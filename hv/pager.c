@@ -298,6 +298,17 @@ void pager_restate(struct pager *p, struct gfn_range r)
 		at = restate_part(p, run.start, run.end < range_end(r) ? run.end : range_end(r));
 }
 
+uint64_t pager_stored(const struct pager *p, struct gfn_range r)
+{
+	struct range_run run;
+	uint64_t pages = 0;
+
+	for (uint64_t at = r.start.v;
+		range_map_next(p->stored, at, &run) && run.start < range_end(r); at = run.end)
+		pages += (run.end < range_end(r) ? run.end : range_end(r)) - run.start;
+	return pages;
+}
+
 void pager_counters(const struct pager *p, uint64_t *ret_out, uint64_t *ret_in)
 {
 	*ret_out = p->pages_out;

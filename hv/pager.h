@@ -58,6 +58,9 @@ void pager_reset(struct pager *p);
 /* Notes PAGED-OUT again for what is sealed of @r.  Caller holds vm->lock. */
 void pager_restate(struct pager *p, struct gfn_range r);
 
+/* How many pages of @r are out.  Caller holds vm->lock. */
+uint64_t pager_stored(const struct pager *p, struct gfn_range r);
+
 /* How many pages went out and came in so far.  Caller holds vm->lock. */
 void pager_counters(const struct pager *p, uint64_t *ret_out, uint64_t *ret_in);
 

@@ -2,17 +2,16 @@
 /*
  * The page store in a sparse file (docs/decisions/0010-page-store.md).
  *
- * The file begins with a header page, by which a store that was left behind is told from a
- * file with something of value in it.  The page at GPA g lies at offset LETHE_PAGE_SIZE + g, so
- * nothing has to be looked up, and a run of pages is one read or write.  What is not stored is
- * a hole.
+ * The page at GPA g lies at offset g, so nothing has to be looked up, and a run of pages is one
+ * read or write.  What is not stored is a hole.
  *
- * The lock (flock) is held from before the first write until after the last: two VMs never
- * write to one file.
+ * A file that is made here loses its name before anything is written to it: the kernel frees it
+ * with the process, however that ends.  An empty file that somebody put there is used and left,
+ * under a lock (flock) from before the first write until after the last: two VMs never write to
+ * one file.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,23 +25,15 @@
 #include "hv/error.h"
 #include "lethe/lethe.h"
 
-static const char magic[] = "lethe page store 1\n";
-
 struct store_file {
 	struct lethe_page_store ops; /* first */
 	int fd;
-	bool remove_at_end;
-	char *path; /* absolute, so that a change of folder does not matter */
+	char *path; /* as it was given, for messages */
 };
 
 static struct store_file *of(struct lethe_page_store *store)
 {
 	return (struct store_file *)store;
-}
-
-static off_t place_of(uint64_t gpa)
-{
-	return (off_t)(LETHE_PAGE_SIZE + gpa);
 }
 
 /* All of it, or a negative errno. */
@@ -76,15 +67,15 @@ static int put(struct lethe_page_store *store, uint64_t gpa, const void *pages, 
 	size_t bytes = count * LETHE_PAGE_SIZE;
 	int ret = failpoint("store-put");
 
-	if (ret == 0 && is_above_limit(place_of(gpa) + (off_t)bytes))
+	if (ret == 0 && is_above_limit((off_t)(gpa + bytes)))
 		ret = -EFBIG;
-	return ret == 0 ? write_all(of(store)->fd, pages, bytes, place_of(gpa)) : ret;
+	return ret == 0 ? write_all(of(store)->fd, pages, bytes, (off_t)gpa) : ret;
 }
 
 static int get(struct lethe_page_store *store, uint64_t gpa, void *pages, size_t count)
 {
 	size_t bytes = count * LETHE_PAGE_SIZE;
-	off_t at = place_of(gpa);
+	off_t at = (off_t)gpa;
 	int ret = failpoint("store-get");
 
 	while (ret == 0 && bytes > 0) {
@@ -103,24 +94,15 @@ static int get(struct lethe_page_store *store, uint64_t gpa, void *pages, size_t
 
 static void drop(struct lethe_page_store *store, uint64_t gpa, size_t count)
 {
-	if (fallocate(of(store)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, place_of(gpa),
+	if (fallocate(of(store)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
 		    (off_t)(count * LETHE_PAGE_SIZE)) < 0)
 		log_debug("%s: space is not given back: %s", store->name, strerror(errno));
 }
 
 static void drop_all(struct lethe_page_store *store)
 {
-	if (ftruncate(of(store)->fd, LETHE_PAGE_SIZE) < 0)
+	if (ftruncate(of(store)->fd, 0) < 0)
 		log_warn("%s: space is not given back: %s", store->name, strerror(errno));
-}
-
-/* True if the name still leads to this file and not to another that took its place. */
-static bool is_still_there(const struct store_file *s)
-{
-	struct stat named, open;
-
-	return stat(s->path, &named) == 0 && fstat(s->fd, &open) == 0 &&
-	       named.st_dev == open.st_dev && named.st_ino == open.st_ino;
 }
 
 static void free_store(struct store_file *s)
@@ -133,13 +115,8 @@ static void free_store(struct store_file *s)
 
 static void close_store(struct lethe_page_store *store)
 {
-	struct store_file *s = of(store);
-
-	if (s->remove_at_end && is_still_there(s) && unlink(s->path) < 0)
-		log_warn("%s: the page store is left behind, empty: %s", s->path, strerror(errno));
-	if (ftruncate(s->fd, 0) < 0)
-		log_warn("%s: space is not given back: %s", s->path, strerror(errno));
-	free_store(s);
+	drop_all(store);
+	free_store(of(store));
 }
 
 /* ---- opening ---- */
@@ -155,78 +132,66 @@ static const char *path_of(const char *url)
 	return scheme_end == NULL ? url : "";
 }
 
-/* Whether what is in @fd may be overwritten, and whose file it is then.  0 or -errno. */
-static int check_content(int fd, bool *ret_ours)
+/* A file of somebody else's is locked and used if there is nothing in it.  0 or -errno. */
+static int claim(int fd)
 {
-	char head[sizeof(magic) - 1];
 	struct stat st;
 
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EEXIST;
-	*ret_ours = false;
-	if (st.st_size == 0)
-		return 0;
-	*ret_ours = true;
-	if (pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) &&
-		memcmp(head, magic, sizeof(head)) == 0)
-		return 0;
-	return -EEXIST;
+	return S_ISREG(st.st_mode) && st.st_size == 0 ? 0 : -EEXIST;
 }
 
-/* A new file, or one that may be taken.  Locked.  0 and *ret_fd or a negative errno. */
-static int open_file(const char *path, int *ret_fd, bool *ret_ours)
+/* A new file, without a name, or an empty one.  0 and *ret_fd or a negative errno. */
+static int open_file(const char *path, int *ret_fd)
 {
-	bool ours = true;
 	int err = failpoint("store-open");
 	int fd = err < 0 ? -1 : open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	if (err < 0)
 		return err;
-	if (fd < 0 && errno == EEXIST) {
-		ours = false;
+	if (fd >= 0) {
+		err = unlink(path) < 0 ? -errno : 0;
+	} else if (errno == EEXIST) {
 		fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+		err = fd < 0 ? -errno : claim(fd);
+	} else {
+		err = -errno;
 	}
-	if (fd < 0)
-		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		err = errno == EWOULDBLOCK ? -EBUSY : -errno;
-	if (err == 0 && !ours)
-		err = check_content(fd, &ours);
 	if (err < 0) {
-		close(fd);
+		if (fd >= 0)
+			close(fd);
 		return err;
 	}
 	*ret_fd = fd;
-	*ret_ours = ours;
 	return 0;
 }
 
 /*
- * Empties the file and writes its header, past the page cache if that works here: what is
+ * Writes a page and takes it away again: past the page cache if that works here, as what is
  * paged out would otherwise stay in memory until the kernel has written it.
  */
-static int format(int fd)
+static int try_write(int fd)
 {
+	int flags = fcntl(fd, F_GETFL) & ~O_NONBLOCK, ret = failpoint("store-write");
 	void *page = NULL;
-	int ret = failpoint("store-format");
+	bool direct;
 
 	if (ret < 0)
 		return ret;
+	if (is_above_limit(LETHE_PAGE_SIZE))
+		return -EFBIG;
 	if (posix_memalign(&page, LETHE_PAGE_SIZE, LETHE_PAGE_SIZE) != 0)
 		return -ENOMEM;
 	memset(page, 0, LETHE_PAGE_SIZE);
-	memcpy(page, magic, sizeof(magic) - 1);
-	ret = ftruncate(fd, 0) < 0 ? -errno : is_above_limit(LETHE_PAGE_SIZE) ? -EFBIG : 0;
-	if (ret == 0) {
-		int flags = fcntl(fd, F_GETFL);
-		bool direct = fcntl(fd, F_SETFL, (flags | O_DIRECT) & ~O_NONBLOCK) == 0;
-
+	direct = fcntl(fd, F_SETFL, flags | O_DIRECT) == 0;
+	ret = direct ? write_all(fd, page, LETHE_PAGE_SIZE, 0) : -EINVAL;
+	if (ret == -EINVAL && fcntl(fd, F_SETFL, flags) == 0)
 		ret = write_all(fd, page, LETHE_PAGE_SIZE, 0);
-		if (ret == -EINVAL && direct && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0)
-			ret = write_all(fd, page, LETHE_PAGE_SIZE, 0);
-	}
+	if (ftruncate(fd, 0) < 0 && ret == 0)
+		ret = -errno;
 	free(page);
 	return ret;
 }
@@ -238,19 +203,12 @@ static int new_store(const char *path, struct store_file **ret)
 
 	if (s == NULL)
 		return -ENOMEM;
-	err = open_file(path, &s->fd, &s->remove_at_end);
+	s->fd = -1;
+	s->path = strdup(path);
+	err = s->path == NULL ? -ENOMEM : open_file(path, &s->fd);
+	if (err == 0)
+		err = try_write(s->fd);
 	if (err < 0) {
-		free(s);
-		return err;
-	}
-	err = format(s->fd);
-	if (err == 0) {
-		s->path = realpath(path, NULL);
-		err = s->path == NULL ? -errno : 0;
-	}
-	if (err < 0) {
-		if (s->remove_at_end ? unlink(path) < 0 : ftruncate(s->fd, 0) < 0)
-			log_warn("%s: a file is left behind: %s", path, strerror(errno));
 		free_store(s);
 		return err;
 	}
@@ -265,7 +223,7 @@ static const char *why(int err)
 	case EBUSY:
 		return "another VM uses it";
 	case EEXIST:
-		return "it is there already, and no page store";
+		return "it is there already, and not an empty file";
 	default:
 		return strerror(-err);
 	}

@@ -130,10 +130,11 @@ static json_t *memory_audit_command(struct machine *machine, const json_t *reque
 		return control_error(err, "its memory changed meanwhile", "try again");
 	if (err)
 		return control_error(err, lethe_error(), "see lethe ps");
-	return control_result(json_pack("{s:I, s:I, s:I, s:I}", "private_bytes",
+	return control_result(json_pack("{s:I, s:I, s:I, s:I, s:I}", "private_bytes",
 		(json_int_t)audit.private_bytes, "shared_bytes", (json_int_t)audit.shared_bytes,
 		"stale_bytes", (json_int_t)audit.stale_bytes, "doubly_held_bytes",
-		(json_int_t)audit.doubly_held_bytes));
+		(json_int_t)audit.doubly_held_bytes, "paged_out_bytes",
+		(json_int_t)audit.paged_out_bytes));
 }
 
 /* What a failed page-out means; other errors speak for themselves. */

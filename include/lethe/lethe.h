@@ -211,11 +211,11 @@ LETHE_API int lethe_gfn_state(struct lethe_vm *vm, uint64_t gpa, enum lethe_gfn_
  * by its address.  Space is given back by holes; I/O goes past the page cache where the file
  * system can (O_DIRECT).
  *
- * The file is made with mode 0600, locked, and removed by close.  One that is there already is
- * taken if it is empty (close empties it again and leaves it) or was left behind by a process
- * that was killed (removed by close).
- * -EINVAL no path, or another scheme than "file:"; -EBUSY in use by another VM; -EEXIST it has
- * other content, or is no regular file; -ENOMEM; any errno of opening and writing a file.
+ * The file that is made there has no name from then on: nobody else finds it, and it goes with
+ * this process, however that ends.  An empty file that is there already is locked, used, emptied
+ * by close and left.
+ * -EINVAL no path, or another scheme than "file:"; -EBUSY in use by another VM; -EEXIST it is
+ * not empty, or no regular file; -ENOMEM; any errno of opening and writing a file.
  */
 LETHE_API int lethe_page_store_file(const char *url, struct lethe_page_store **ret_store);
 
@@ -409,13 +409,14 @@ struct lethe_info {
 
 LETHE_API int lethe_vm_info(struct lethe_vm *vm, struct lethe_info *ret);
 
-/* Bytes of memory that a memslot takes, by what they are for. */
+/* Bytes that a memslot takes, by what they are for. */
 struct lethe_audit {
 	uint64_t private_bytes; /* pages that only the guest and the ultravisor reach */
 	uint64_t shared_bytes;  /* shared pages, in either place; all pages while not protected */
 	uint64_t stale_bytes;   /* shared backing that was left behind and waits to be discarded */
 	uint64_t doubly_held_bytes; /* shared backing that this process allocated (through
 				     * lethe_slot_mapping, say) for pages that lie elsewhere */
+	uint64_t paged_out_bytes;   /* none of it in memory: with the page store */
 };
 
 /*

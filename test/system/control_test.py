@@ -260,6 +260,7 @@ class Audit(Control):
                          "await 24M 2M\npoweroff\n", "runs")
         slots = self.memory("audit", "vm")["slots"]
         self.assertEqual([s["slot"] for s in slots], [0])
+        self.assertEqual(slots[0]["paged_out_bytes"], 0)
         self.assertGreaterEqual(slots[0]["private_bytes"], (1 << 20) - (64 << 10))
         self.assertEqual(slots[0]["shared_bytes"], 64 << 10)
         self.assertEqual(slots[0]["doubly_held_bytes"], 0)
@@ -387,6 +388,9 @@ class PageOut(Control):
         rest = self.page_out("vm", "1G")["bytes"]
         self.assertGreaterEqual(first + rest, (3 << 20) - (64 << 10))
         self.assertLess(first + rest, 32 << 20)
+        audited = self.memory("audit", "vm")["slots"][0]["paged_out_bytes"]
+        self.assertLessEqual(audited, first + rest)
+        self.assertGreaterEqual(audited, 2 << 20)
         # Two vCPUs bring it back, while clients ask for more to go.
         clients = [self.start("page-out", "vm", "256K") for _ in range(4)]
         self.memory("add", "vm", "2M", "--at", "128M")
@@ -398,6 +402,30 @@ class PageOut(Control):
         self.assertGreater(before, 1 << 20)
         self.assertEqual(os.stat(store).st_blocks, 0)
         self.check_timeline(timeline, first + rest)
+
+    def test_store_that_damages_pages(self):
+        at = (2 << 20) + 37 * 4096
+        lost = "is not what was sealed there"
+        for damage, mention in (
+                (lambda fd: os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1]), at), lost),
+                (lambda fd: os.pwrite(fd, bytes(4096), at), lost),
+                (lambda fd: os.pwrite(fd, os.pread(fd, 4096, at + 4096), at), lost),
+                (lambda fd: os.truncate(fd, at), "the hypervisor has lost it")):
+            store = self.writable("store")
+            vm = self.run_vm("memory 8M 64M\nwrite 2M 256K\nprotect 2M 256K\nprint filled\n"
+                             "await 16M 2M\ncheck 2M 256K\nprint never\npoweroff\n", "filled",
+                             "--page-store", store)
+            self.assertGreaterEqual(self.page_out("vm", "1G")["bytes"], 256 << 10)
+            fd = os.open(store, os.O_RDWR)
+            damage(fd)
+            os.close(fd)
+            self.memory("add", "vm", "2M", "--at", "16M")
+            status, out, err = self.finish(vm)
+            self.assertEqual(status, 3, err)
+            self.assertNotIn("never", out)
+            verdict = [line for line in err.splitlines() if hex(at) in line and mention in line]
+            self.assertEqual(len(verdict), 1, err)
+            self.assert_clean()
 
     def check_timeline(self, path, least):
         document = self.timeline(path)
