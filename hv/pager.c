@@ -47,18 +47,39 @@ bool pager_take_want(struct pager *p, struct gfn_range *ret)
 	return got;
 }
 
-bool pager_pause(struct pager *p, unsigned int ms)
+/* As pager_pause(); @arrival: or until pages come in. */
+static bool wait_for(struct pager *p, unsigned int ms, bool arrival)
 {
 	const struct timespec deadline = clock_deadline(ms * NS_PER_MS);
+	uint64_t seen;
 	int ret = 0;
 	bool closed;
 
 	pthread_mutex_lock(&p->queue_lock);
-	while (!p->queue_closed && ret != ETIMEDOUT)
+	seen = p->arrivals;
+	while (!p->queue_closed && ret != ETIMEDOUT && !(arrival && p->arrivals != seen))
 		ret = pthread_cond_timedwait(&p->pause_over, &p->queue_lock, &deadline);
 	closed = p->queue_closed;
 	pthread_mutex_unlock(&p->queue_lock);
 	return !closed;
+}
+
+bool pager_pause(struct pager *p, unsigned int ms)
+{
+	return wait_for(p, ms, false);
+}
+
+bool pager_await(struct pager *p, unsigned int ms)
+{
+	return wait_for(p, ms, true);
+}
+
+static void tell_arrival(struct pager *p)
+{
+	pthread_mutex_lock(&p->queue_lock);
+	p->arrivals++;
+	pthread_cond_broadcast(&p->pause_over);
+	pthread_mutex_unlock(&p->queue_lock);
 }
 
 /* ---- transfers ---- */
@@ -135,6 +156,8 @@ static int call_page_in(struct pager *p, const struct abi_page_in_sealed *args, 
 			pages += result.pages;
 	} while (ret == 0 && result.pages > 0 && pages < expected);
 	p->pages_in += pages;
+	if (pages > 0)
+		tell_arrival(p);
 	return ret;
 }
 

@@ -49,6 +49,9 @@ bool pager_want(struct pager *p, struct gfn_range r);
 /* Waits @ms or until the pager stops.  False: it stops. */
 bool pager_pause(struct pager *p, unsigned int ms);
 
+/* Waits until pages come in, or for @ms, or until the pager stops.  False: it stops. */
+bool pager_await(struct pager *p, unsigned int ms);
+
 /* The content of @r is of no use any more.  Caller holds vm->lock. */
 void pager_forget(struct pager *p, struct gfn_range r);
 

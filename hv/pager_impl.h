@@ -96,6 +96,7 @@ struct pager {
 	pthread_cond_t queue_changed, pause_over;
 	struct gfn_range want[WANTS_MAX];
 	unsigned int want_count;
+	uint64_t arrivals; /* times pages came in */
 	bool queue_closed;
 };
 

@@ -253,11 +253,9 @@ static void give_up(struct pager *p, const struct in *in, uint64_t failed, int e
 
 	if (err == -ESTALE || err == -ECANCELED || err == -EPIPE)
 		return;
-	if (err == -EBADMSG) {
-		log_error("%s: it did not give back what was put (the guest is stopped)",
-			p->store->name);
+	/* The ultravisor has stopped the VM already, and says why. */
+	if (err == -EBADMSG)
 		return;
-	}
 	log_error("%s: the page at 0x%llx cannot be had: %s (the guest is stopped)", p->store->name,
 		(unsigned long long)args.gpa, strerror(-err));
 	pthread_mutex_lock(&p->vm->lock);

@@ -18,9 +18,12 @@
 #include "hv/error.h"
 #include "hv/pager_impl.h"
 
-/* How often a batch is tried that a conversion is in the way of, and the pause between. */
-#define TRIES    5
-#define PAUSE_MS 5
+/*
+ * How often a batch is tried that a conversion, or a vCPU that waits for a page, is in the way
+ * of, and for how long pages that come in are waited for between.
+ */
+#define TRIES    20
+#define AWAIT_MS 5
 
 static struct transfer *transfer_new(void)
 {
@@ -335,7 +338,7 @@ static int out_patiently(
 	int ret = out_batch(p, r, at, ret_pages);
 
 	for (unsigned int try = 1; ret == -EAGAIN && try < TRIES; try++) {
-		if (!pager_pause(p, PAUSE_MS))
+		if (!pager_await(p, AWAIT_MS))
 			return -ECANCELED;
 		ret = out_batch(p, r, at, ret_pages);
 	}

@@ -14,9 +14,12 @@
 #include "hv/vm.h"
 #include "os/memfd.h"
 
-/* How often, and after which pauses, a call is made again that the ultravisor put off. */
+/*
+ * How often a call is made again that the ultravisor put off, and for how long pages that come
+ * in are waited for between.
+ */
 #define TRIES    200
-#define PAUSE_MS 5
+#define AWAIT_MS 5
 
 struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r)
 {
@@ -73,7 +76,7 @@ static int make_memory(struct lethe_vm *vm, struct gfn_range r, struct slot *ret
 static bool is_worth_a_try(const struct lethe_vm *vm, int ret, unsigned int *tries)
 {
 	return ret == -EAGAIN && vm->pager != NULL && ++*tries < TRIES &&
-	       pager_pause(vm->pager, PAUSE_MS);
+	       pager_await(vm->pager, AWAIT_MS);
 }
 
 static int add_slot(struct lethe_vm *vm, const struct abi_slot *args, struct gfn_range r)

@@ -425,6 +425,8 @@ class PageOut(Control):
             self.assertNotIn("never", out)
             verdict = [line for line in err.splitlines() if hex(at) in line and mention in line]
             self.assertEqual(len(verdict), 1, err)
+            if mention == lost:
+                self.assert_one_line(err)
             self.assert_clean()
 
     def check_timeline(self, path, least):
