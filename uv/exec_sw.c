@@ -120,7 +120,11 @@ static void range_end_change(struct uv_vm *vm, struct gfn_range range)
 {
 	struct sw_exec *e = vm->exec;
 
-	mmu_large_update(e->mmu, range);
+	/* A change that failed may leave a mixture inside, which an update would not look at. */
+	if (uniform(vm, range))
+		mmu_large_update(e->mmu, range);
+	else
+		mmu_large_rebuild(e->mmu, range);
 	mmu_invalidate_end(e->mmu, &e->converting);
 }
 
