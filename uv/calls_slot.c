@@ -40,7 +40,8 @@ void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
 		sweeper_wake(vm->sweeper);
 }
 
-void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
+/* The slot's memory, which the executor has no more, goes to @d. */
+static void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 {
 	struct slot_memory *m = &vm->memory_of[id];
 
@@ -53,9 +54,18 @@ void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
 	pthread_mutex_lock(&vm->stale_lock);
 	*m = (struct slot_memory){.memfd = -1};
 	pthread_mutex_unlock(&vm->stale_lock);
+}
+
+/* Takes slot @id from the table and the executor.  0 or a negative errno, nothing changed. */
+static int hide_slot(struct uv_vm *vm, unsigned int id)
+{
+	int ret;
+
 	slots_remove(&vm->slots, id);
-	if (vm->executor->slot_changed != NULL && vm->executor->slot_changed(vm, id) < 0)
-		log_error("slot %u could not be taken from the executor", id);
+	ret = vm->executor->slot_changed != NULL ? vm->executor->slot_changed(vm, id) : 0;
+	if (ret < 0)
+		slots_add(&vm->slots, id, vm->slots.slot[id].range);
+	return ret;
 }
 
 void dying_take_all(struct uv_vm *vm, struct dying *d)
@@ -71,8 +81,14 @@ void dying_take_all(struct uv_vm *vm, struct dying *d)
 	share_list_remove(vm, (struct gfn_range){gfn(0), GFN_END});
 	share_auto_forget(vm->share_auto);
 	for (unsigned int i = 0; i < SLOTS_MAX; i++) {
-		if (vm->slots.slot[i].used)
-			slot_take(vm, i, d);
+		if (!vm->slots.slot[i].used)
+			continue;
+		/* No vCPU runs, nor will one before the executor's reset() has made up for it. */
+		if (hide_slot(vm, i) < 0) {
+			log_warn("slot %u could not be taken from the executor yet", i);
+			slots_remove(&vm->slots, i);
+		}
+		slot_take(vm, i, d);
 	}
 	attr_clear(vm->attr);
 	attr_map_reclaim(vm->attr);
@@ -167,6 +183,15 @@ static int check_remove(struct uv_vm *vm, unsigned int id)
 	return 0;
 }
 
+/* Gives slot @id this range, for the executor too. */
+static int show_slot(struct uv_vm *vm, unsigned int id, struct gfn_range range)
+{
+	if (vm->slots.slot[id].used)
+		slots_remove(&vm->slots, id);
+	slots_add(&vm->slots, id, range);
+	return vm->executor->slot_changed != NULL ? vm->executor->slot_changed(vm, id) : 0;
+}
+
 /* The slot's memory goes to @d, and its GFNs are private again.  Caller holds vm->lock. */
 static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
 {
@@ -174,10 +199,14 @@ static int remove_slot(struct uv_vm *vm, unsigned int id, struct dying *d)
 	int ret;
 
 	pthread_rwlock_wrlock(&vm->memory);
-	ret = attr_set(vm->attr, r, ATTR_PRIVATE);
+	ret = hide_slot(vm, id);
+	if (ret == 0)
+		ret = attr_set(vm->attr, r, ATTR_PRIVATE);
 	attr_map_reclaim(vm->attr);
 	if (ret == 0)
 		slot_take(vm, id, d);
+	else if (!vm->slots.slot[id].used && show_slot(vm, id, r) < 0)
+		log_error("slot %u could not be put back", id);
 	pthread_rwlock_unlock(&vm->memory);
 	return ret;
 }
@@ -218,13 +247,6 @@ static int check_move(struct uv_vm *vm, unsigned int id, struct gfn_range to)
 		return -EAGAIN;
 	slots_remove(&others, id);
 	return slots_check_add(&others, id, to);
-}
-
-static int show_slot(struct uv_vm *vm, unsigned int id, struct gfn_range range)
-{
-	slots_remove(&vm->slots, id);
-	slots_add(&vm->slots, id, range);
-	return vm->executor->slot_changed != NULL ? vm->executor->slot_changed(vm, id) : 0;
 }
 
 /*

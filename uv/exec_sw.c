@@ -109,6 +109,20 @@ static int slot_changed(struct uv_vm *vm, unsigned int id)
 	return mmu_slot_add(e->mmu, id, vm->slots.slot[id].range, vm->memory_of[id].window.base);
 }
 
+/* What could not be taken from the MMU when its incarnation left goes now, or nothing runs. */
+static int reset(struct uv_vm *vm)
+{
+	struct sw_exec *e = vm->exec;
+
+	for (unsigned int id = 0; id < SLOTS_MAX; id++) {
+		int ret = vm->slots.slot[id].used ? 0 : mmu_slot_delete(e->mmu, id);
+
+		if (ret < 0 && ret != -ENOENT)
+			return ret;
+	}
+	return 0;
+}
+
 static void range_begin(struct uv_vm *vm, struct gfn_range range)
 {
 	struct sw_exec *e = vm->exec;
@@ -284,6 +298,7 @@ const struct executor executor_sw = {
 	.range_begin = range_begin,
 	.range_end = range_end_change,
 	.age = age,
+	.reset = reset,
 	.run = run,
 	.kick = kick,
 };

@@ -15,12 +15,6 @@ struct dying *dying_new(uint64_t number);
 void dying_leave(struct uv_vm *vm, struct dying *d, bool background);
 
 /*
- * Moves all memory of slot @id to @d and removes the slot.  Caller holds vm->lock, and
- * vm->memory for writing.  Cannot fail.
- */
-void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d);
-
-/*
  * Moves the whole incarnation to @d: what the executor has of it, all slots, attributes.
  * Caller holds vm->lock, vCPUs have ended.  Cannot fail.
  */
