@@ -166,6 +166,9 @@ static int check_complete(const struct uv_vm *vm)
 		return -EPROTO;
 	if (vm->state.phase == PHASE_SETUP)
 		return 0;
+	/* The guest has been told that it was refused. */
+	if (!vm->switch_asked)
+		return -EPROTO;
 	for (uint32_t i = 0; i < vm->asked_count; i++) {
 		uint64_t start = vm->asked[i].gpa >> PAGE_SHIFT;
 
