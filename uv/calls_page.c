@@ -184,8 +184,12 @@ static int seal_batch(struct batch *b, struct abi_page_out_ret *done)
 	struct uv_vm *vm = b->vm;
 	int ret = prepare(vm, b->slot);
 
-	if (ret == 0 && vm->executor->seal_begin != NULL)
+	if (ret == 0 && vm->executor->seal_begin != NULL) {
+		/* Who has settled a page that is missing may be about to touch it. */
+		pthread_rwlock_wrlock(&vm->memory);
 		ret = vm->executor->seal_begin(vm, b->slot, b->range);
+		pthread_rwlock_unlock(&vm->memory);
+	}
 	if (ret < 0)
 		return ret;
 	if (vm->executor->range_begin != NULL)

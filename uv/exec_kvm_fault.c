@@ -279,10 +279,10 @@ int kvm_seal_begin(struct uv_vm *vm, unsigned int slot, struct gfn_range range)
 
 	if (f == NULL)
 		return -EOPNOTSUPP;
+	r = blocks_of(vm, slot, range);
+	/* Until all is registered: a stop that gives up meanwhile would miss what comes later. */
 	pthread_mutex_lock(&f->lock);
 	f->window[slot] = vm->memory_of[slot].window;
-	pthread_mutex_unlock(&f->lock);
-	r = blocks_of(vm, slot, range);
 	for (uint64_t at = r.start.v; at < range_end(r) && ret == 0;) {
 		struct attr_run run = attr_run_at(vm->attr, at, range_end(r));
 
@@ -290,6 +290,7 @@ int kvm_seal_begin(struct uv_vm *vm, unsigned int slot, struct gfn_range range)
 			ret = tell(vm, slot, run.start, run.end, userfault_register);
 		at = run.end;
 	}
+	pthread_mutex_unlock(&f->lock);
 	return ret;
 }
 
@@ -331,29 +332,43 @@ static void forget_wanted(struct kvm_faults *f, unsigned int slot, struct gfn_ra
 	pthread_mutex_unlock(&f->lock);
 }
 
+/* As kvm_range_end(), of a range inside one slot. */
+static void part_end(struct uv_vm *vm, unsigned int slot, struct gfn_range range)
+{
+	const uint64_t pages = SIZE_2M / PAGE_SIZE;
+	struct kvm_faults *f = faults_of(vm);
+	struct gfn_range r;
+
+	if (!is_registered(f, slot))
+		return;
+	forget_wanted(f, slot, range);
+	r = blocks_of(vm, slot, range);
+	for (uint64_t at = r.start.v; at < range_end(r); at += pages) {
+		uint64_t end = range_end(r) - at < pages ? range_end(r) : at + pages;
+		bool none = attr_none(vm->attr, (struct gfn_range){gfn(at), end - at}, ATTR_SEALED);
+		int ret = tell(vm, slot, at, end, none ? userfault_unregister : userfault_wake);
+
+		if (ret < 0)
+			log_error("a block could not be taken from userfaultfd");
+	}
+}
+
 /*
  * After pages of @range were sealed, came back, or were released: a block without sealed
  * pages is registered no more; else who sleeps there looks again.
  */
 void kvm_range_end(struct uv_vm *vm, struct gfn_range range)
 {
-	const uint64_t pages = SIZE_2M / PAGE_SIZE;
-	struct kvm_faults *f = faults_of(vm);
-	int slot = slots_find_range(&vm->slots, range);
-	struct gfn_range r;
+	for (uint64_t at = range.start.v; faults_of(vm) != NULL && at < range_end(range);) {
+		int slot = slots_find(&vm->slots, gfn(at));
+		uint64_t end = range_end(range);
 
-	if (f == NULL || slot < 0 || !is_registered(f, (unsigned int)slot))
-		return;
-	forget_wanted(f, (unsigned int)slot, range);
-	r = blocks_of(vm, (unsigned int)slot, range);
-	for (uint64_t at = r.start.v; at < range_end(r); at += pages) {
-		uint64_t end = range_end(r) - at < pages ? range_end(r) : at + pages;
-		bool none = attr_none(vm->attr, (struct gfn_range){gfn(at), end - at}, ATTR_SEALED);
-		int ret = tell(vm, (unsigned int)slot, at, end,
-			none ? userfault_unregister : userfault_wake);
-
-		if (ret < 0)
-			log_error("a block could not be taken from userfaultfd");
+		if (slot < 0)
+			return;
+		if (end > range_end(vm->slots.slot[slot].range))
+			end = range_end(vm->slots.slot[slot].range);
+		part_end(vm, (unsigned int)slot, (struct gfn_range){gfn(at), end - at});
+		at = end;
 	}
 }
 

@@ -38,11 +38,11 @@ struct executor {
 	void (*range_end)(struct uv_vm *vm, struct gfn_range range);
 
 	/*
-	 * Sealed pages.  Called with vm->lock held.  seal_begin: pages of @range are about to
-	 * be sealed; from here on a vCPU that touches a sealed or a missing page of it comes
-	 * to pager_fetch().  -EOPNOTSUPP: this executor cannot.  Where it is NULL, range_begin
-	 * keeps vCPUs off, and the executor looks at the attributes itself; an executor with
-	 * neither cannot.
+	 * Sealed pages.  Called with vm->lock held.  seal_begin, with vm->memory held for writing:
+	 * pages of @range are about to be sealed; from here on a vCPU that touches a sealed or a
+	 * missing page of it comes to pager_fetch().  -EOPNOTSUPP: this executor cannot.  Where it
+	 * is NULL, range_begin keeps vCPUs off, and the executor looks at the attributes itself; an
+	 * executor with neither cannot.
 	 */
 	int (*seal_begin)(struct uv_vm *vm, unsigned int slot, struct gfn_range range);
 
