@@ -98,10 +98,32 @@ int window_shared(int memfd, uint64_t bytes, struct window *ret)
 	err = window_overlay(&w, memfd, 0, bytes);
 	if (err < 0) {
 		munmap(w.base, bytes);
-		return err;
+		return err == -ENOTRECOVERABLE ? -ENOMEM : err;
 	}
 	*ret = w;
 	return 0;
+}
+
+static int map_memfd_at(uint8_t *at, uint64_t bytes, int memfd, uint64_t offset, int how)
+{
+	if (mmap(at, bytes, PROT_RW, MAP_SHARED | MAP_NORESERVE | how, memfd, (off_t)offset) ==
+		MAP_FAILED)
+		return -errno;
+	(void)madvise(at, bytes, MADV_DONTDUMP);
+	(void)madvise(at, bytes, MADV_DONTFORK);
+	return 0;
+}
+
+/*
+ * What @err, of a change of mappings, means for the part that was to be replaced: without memory
+ * for the new mapping, the kernel may have taken the old one away already.
+ */
+static int after_failure(const struct window *w, uint64_t offset, uint64_t bytes, int err)
+{
+	uint64_t unused;
+
+	return window_resident(w, offset, offset + bytes, &unused) == -ENOMEM ? -ENOTRECOVERABLE
+									      : err;
 }
 
 int window_overlay(const struct window *w, int memfd, uint64_t offset, uint64_t bytes)
@@ -110,12 +132,13 @@ int window_overlay(const struct window *w, int memfd, uint64_t offset, uint64_t 
 
 	if (err < 0)
 		return err;
-	if (mmap(w->base + offset, bytes, PROT_RW, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, memfd,
-		    (off_t)offset) == MAP_FAILED)
-		return -errno;
-	(void)madvise(w->base + offset, bytes, MADV_DONTDUMP);
-	(void)madvise(w->base + offset, bytes, MADV_DONTFORK);
-	return 0;
+	err = map_memfd_at(w->base + offset, bytes, memfd, offset, MAP_FIXED);
+	return err < 0 ? after_failure(w, offset, bytes, err) : 0;
+}
+
+int window_mend(const struct window *w, int memfd, uint64_t offset, uint64_t bytes)
+{
+	return map_memfd_at(w->base + offset, bytes, memfd, offset, MAP_FIXED_NOREPLACE);
 }
 
 static bool is_zero(const uint8_t *page)
@@ -136,6 +159,16 @@ void window_copy(uint8_t *to, const uint8_t *from, uint64_t bytes)
 	}
 }
 
+static void wipe_resident(const struct window *w)
+{
+	uint64_t at = 0, n;
+
+	while (window_next_resident(w, at, w->bytes, &at, &n) == 0) {
+		window_wipe(w->base + at, n);
+		at += n;
+	}
+}
+
 int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, const uint8_t *source)
 {
 	struct window fresh;
@@ -150,8 +183,8 @@ int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, cons
 	window_copy(fresh.base, source, bytes);
 	if (mremap(fresh.base, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, w->base + offset) ==
 		MAP_FAILED) {
-		err = -errno;
-		window_wipe(fresh.base, bytes);
+		err = after_failure(w, offset, bytes, -errno);
+		wipe_resident(&fresh);
 		munmap(fresh.base, bytes);
 		return err;
 	}

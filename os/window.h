@@ -24,15 +24,24 @@ int window_private(uint64_t bytes, struct window *ret);
 /* Makes a window onto the first @bytes of @memfd. */
 int window_shared(int memfd, uint64_t bytes, struct window *ret);
 
-/* Lays [offset, offset + bytes) of @memfd over the same part of @w.  0 or -errno. */
+/*
+ * Lays [offset, offset + bytes) of @memfd over the same part of @w.  0; -ENOTRECOVERABLE, the
+ * part is mapped no more; another negative errno, nothing changed then.
+ */
 int window_overlay(const struct window *w, int memfd, uint64_t offset, uint64_t bytes);
 
 /*
  * Replaces a part of @w by fresh private memory that holds @bytes of content from
  * @source (another mapping; holes of zero pages are not touched).  The replacement is
- * one step: a reader sees the old or the new page.  0 or -errno, nothing changed then.
+ * one step: a reader sees the old or the new page.  Errors as window_overlay().
  */
 int window_restore(const struct window *w, uint64_t offset, uint64_t bytes, const uint8_t *source);
+
+/*
+ * Lays @memfd over a part that is mapped no more, unless something else has come to lie there.
+ * 0 or -errno.
+ */
+int window_mend(const struct window *w, int memfd, uint64_t offset, uint64_t bytes);
 
 /* Gives the memory of a part back to the kernel; it reads as zeros.  0 or -errno. */
 int window_discard(const struct window *w, uint64_t offset, uint64_t bytes);

@@ -53,7 +53,7 @@ int call_vm_start(struct uv_vm *vm, const struct call *c)
 	return 0;
 }
 
-/* Whoever serves a vCPU learns that it has ended.  All vCPU threads have. */
+/* Whoever serves a vCPU learns that it has ended.  All vCPUs have; caller holds vm->lock. */
 static void post_closed(struct uv_vm *vm)
 {
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
@@ -71,8 +71,8 @@ int call_vm_stop(struct uv_vm *vm, const struct call *c)
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		ret = -EPROTO;
 	uv_vm_publish(vm);
-	pthread_mutex_unlock(&vm->lock);
 	post_closed(vm);
+	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }
 

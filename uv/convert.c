@@ -171,6 +171,15 @@ static int end(struct uv_vcpu *v, struct gfn_range r, bool to_shared, int refuse
 	return ret;
 }
 
+/* The result of a conversion that ended with @err, if the guest can go on. */
+static int64_t result_of(struct uv_vcpu *v, uint64_t start, int err)
+{
+	if (err != -ENOTRECOVERABLE)
+		return -(int64_t)status_of(err);
+	guest_stop(v, ABI_STOP_HOST, start, "a conversion failed half way");
+	return GUEST_CALL_ENDED;
+}
+
 int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool to_shared)
 {
 	struct exit_reply reply = {0};
@@ -178,7 +187,7 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 	int ret = begin(v, start, bytes, to_shared, &r);
 
 	if (ret != 0)
-		return ret > 0 ? 0 : -(int64_t)status_of(ret);
+		return ret > 0 ? 0 : result_of(v, start, ret);
 	vcpu_exit_post(v, ABI_EXIT_CONVERT, (uint64_t[6]){start, bytes, to_shared}, 0);
 	if (!vcpu_exit_wait(v, &reply)) {
 		(void)end(v, r, to_shared, -ECANCELED);
@@ -190,7 +199,9 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 		return v->last_result;
 	}
 	ret = end(v, r, to_shared, 0);
-	v->last_result = -(int64_t)status_of(ret);
+	if (ret == -ENOTRECOVERABLE)
+		return result_of(v, start, ret);
+	v->last_result = result_of(v, start, ret);
 	return v->last_result;
 }
 
@@ -227,7 +238,10 @@ static int give_up_pages(struct uv_vm *vm, struct gfn_range r)
 	return ret;
 }
 
-/* private => released, without content.  Caller holds vm->lock. */
+/*
+ * private => released, without content.  -ENOTRECOVERABLE if that fails half way: there is no
+ * telling what the guest would find.  Caller holds vm->lock.
+ */
 static int commit_release(struct uv_vm *vm, struct gfn_range r)
 {
 	int ret = share_range_begin(vm, r);
@@ -237,8 +251,8 @@ static int commit_release(struct uv_vm *vm, struct gfn_range r)
 	pthread_rwlock_wrlock(&vm->memory);
 	ret = attr_set(vm->attr, r, ATTR_RELEASED);
 	attr_map_reclaim(vm->attr);
-	if (ret == 0)
-		ret = give_up_pages(vm, r);
+	if (ret == 0 && give_up_pages(vm, r) < 0)
+		ret = -ENOTRECOVERABLE;
 	pthread_rwlock_unlock(&vm->memory);
 	share_range_end(vm, r);
 	return ret;

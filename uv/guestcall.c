@@ -119,6 +119,10 @@ static int64_t call_release(struct uv_vcpu *v, const uint64_t arg[4], uint32_t s
 	struct exit_reply reply;
 	int ret = convert_release(v->vm, arg[0], arg[1]);
 
+	if (ret == -ENOTRECOVERABLE) {
+		guest_stop(v, ABI_STOP_HOST, arg[0], "a release failed half way");
+		return GUEST_CALL_ENDED;
+	}
 	if (ret < 0)
 		return failed(ret);
 	vcpu_exit_post(v, ABI_EXIT_RELEASE, (uint64_t[6]){arg[0], arg[1]}, 0);
@@ -136,12 +140,18 @@ static int64_t call_dma(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 	return reply.status == ABI_ST_OK ? 0 : guest_call_refused(reply.status);
 }
 
-static void set_stopped(struct uv_vm *vm)
+/* Caller holds vm->lock. */
+static void set_stopped_locked(struct uv_vm *vm)
 {
-	pthread_mutex_lock(&vm->lock);
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		log_error("a VM did not stop");
 	uv_vm_publish(vm);
+}
+
+static void set_stopped(struct uv_vm *vm)
+{
+	pthread_mutex_lock(&vm->lock);
+	set_stopped_locked(vm);
 	pthread_mutex_unlock(&vm->lock);
 }
 
@@ -298,7 +308,10 @@ void guest_stop_all(struct uv_vm *vm, enum abi_stop reason, uint64_t gpa, const 
 	if (phase == PHASE_STOPPED || (phase == PHASE_RUNNING && !vcpus_claim_stop(vm)))
 		return;
 	vcpus_stop(vm, NULL);
-	set_stopped(vm);
+	/* In one: vCPU 0 is nobody's until the VM can be started again. */
+	pthread_mutex_lock(&vm->lock);
+	set_stopped_locked(vm);
 	memcpy(v->buffer, text, size);
 	vcpu_exit_post(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, gpa}, (uint32_t)size);
+	pthread_mutex_unlock(&vm->lock);
 }

@@ -34,8 +34,8 @@ int64_t guest_call_refused(uint32_t status);
 void guest_stop(struct uv_vcpu *v, enum abi_stop reason, uint64_t gpa, const char *text);
 
 /*
- * Stops the VM, which no vCPU of it asked for, and says why by an exit of vCPU 0.  On the main
- * thread, without locks.  Nothing happens if it has stopped or is about to.
+ * Stops the VM, which no vCPU of it asked for, and says why by an exit of vCPU 0.  On a thread
+ * that is no vCPU's, without locks.  Nothing happens if it has stopped or is about to.
  */
 void guest_stop_all(struct uv_vm *vm, enum abi_stop reason, uint64_t gpa, const char *text);
 

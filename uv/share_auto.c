@@ -7,6 +7,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
+#include "uv/guestcall.h"
 #include "uv/pager.h"
 #include "uv/share_map.h"
 
@@ -244,6 +245,9 @@ static bool change_step(struct share_auto *s, unsigned int i, struct gfn_range r
 		ret = step.count > 0 ? share_change(vm, step, to) : 0;
 		pthread_mutex_unlock(&vm->lock);
 	} while (ret == -EDEADLK && pager_wait(vm));
+	if (ret == -ENOTRECOVERABLE)
+		guest_stop_all(vm, ABI_STOP_HOST, gfn_to_gpa(step.start).v,
+			"the host failed half way to move shared pages");
 	if (ret < 0)
 		log_warn("a range stays %s: %s", from == ATTR_MAPPED ? "mapped" : "copied",
 			"the host refused");

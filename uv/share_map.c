@@ -54,7 +54,8 @@ static int copy_out(struct uv_vm *vm, const struct part *p)
 
 /*
  * private window => memfd laid over it, same content.  On failure the memfd part is
- * empty again and the window unchanged.  The private pages that the overlay frees are not
+ * empty again and the window unchanged; but for -ENOTRECOVERABLE, when the content is in the
+ * memfd and the guest cannot reach it.  The private pages that the overlay frees are not
  * wiped: their content is the hypervisor's to read from here on.
  */
 static int map_part(struct uv_vm *vm, const struct part *p)
@@ -67,16 +68,18 @@ static int map_part(struct uv_vm *vm, const struct part *p)
 		ret = copy_out(vm, p);
 	if (ret == 0)
 		ret = window_overlay(&m->window, m->memfd, p->offset, bytes);
-	if (ret < 0)
+	if (ret == -ENOTRECOVERABLE && window_mend(&m->window, m->memfd, p->offset, bytes) == 0)
+		ret = 0;
+	if (ret < 0 && ret != -ENOTRECOVERABLE)
 		(void)memfd_discard(m->memfd, p->offset, bytes);
-	else
+	else if (ret == 0)
 		share_list_add(vm, p->range);
 	return ret;
 }
 
 /*
  * memfd laid over the window => private pages with the same content; the memfd part is
- * stale.  On failure nothing has changed.
+ * stale.  On failure nothing has changed; but for -ENOTRECOVERABLE, as in map_part().
  */
 static int unmap_part(struct uv_vm *vm, const struct part *p)
 {
@@ -87,6 +90,8 @@ static int unmap_part(struct uv_vm *vm, const struct part *p)
 	/* First: what the hypervisor writes from here on is lost, and it knows. */
 	share_list_remove(vm, p->range);
 	ret = window_restore(&m->window, p->offset, bytes, m->window.base + p->offset);
+	if (ret == -ENOTRECOVERABLE && window_mend(&m->window, m->memfd, p->offset, bytes) == 0)
+		ret = -ENOMEM;
 	if (ret < 0)
 		share_list_add(vm, p->range);
 	else if (stale_add(vm, m, p->offset, bytes) < 0)
@@ -120,9 +125,12 @@ static int move_pages(struct uv_vm *vm, struct gfn_range r, enum page_attr to, u
 /*
  * Puts the pages of @r back where their attributes, which have not changed, say.  A part
  * that cannot be put back keeps its content in its new place; the guest sees no difference.
+ * 0, or -ENOTRECOVERABLE as share_change().
  */
-static void move_back(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
+static int move_back(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
 {
+	int worst = 0;
+
 	for (uint64_t at = r.start.v; at < range_end(r);) {
 		struct part p = part_at(vm, at, range_end(r));
 		int ret = 0;
@@ -133,8 +141,11 @@ static void move_back(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
 			ret = map_part(vm, &p);
 		if (ret < 0)
 			log_error("a failed conversion could not be undone");
+		if (ret == -ENOTRECOVERABLE)
+			worst = ret;
 		at = range_end(p.range);
 	}
+	return worst;
 }
 
 /* The shared backing that is left behind: now, or by the sweeper, which has been told. */
@@ -205,8 +216,9 @@ int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to)
 	if (ret == 0)
 		ret = attr_set(vm->attr, r, to);
 	attr_map_reclaim(vm->attr);
-	if (ret < 0 && done > r.start.v)
-		move_back(vm, (struct gfn_range){r.start, done - r.start.v}, to);
+	if (ret < 0 && done > r.start.v &&
+		move_back(vm, (struct gfn_range){r.start, done - r.start.v}, to) < 0)
+		ret = -ENOTRECOVERABLE;
 	pthread_rwlock_unlock(&vm->memory);
 	if (moves)
 		share_range_end(vm, r);

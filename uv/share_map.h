@@ -14,7 +14,8 @@
 /*
  * Makes all of @r, which is memory without released pages, @to: private, copied or mapped.
  * Content stays.  Caller holds vm->lock; its vCPU, if it is one, is outside.
- * 0; a negative errno, nothing changed then; -EDEADLK as share_range_begin().
+ * 0; -EDEADLK as share_range_begin(); -ENOTRECOVERABLE, some pages are nowhere and the VM must
+ * be stopped; another negative errno, nothing changed then.
  */
 int share_change(struct uv_vm *vm, struct gfn_range r, enum page_attr to);
 
