@@ -30,7 +30,8 @@
 #define BUFFERS      16
 #define POOL_GPA     (2 * MIB)
 #define POOL_CHUNK   (64 * KIB)
-#define OTHER_MEMORY (64 * MIB) /* besides what a pattern spans */
+#define ENOUGH_NS    (10 * NS_PER_SEC) /* a row that took so long has no more runs */
+#define OTHER_MEMORY (64 * MIB)        /* besides what a pattern spans */
 
 struct size {
 	unsigned int loops;
@@ -144,7 +145,7 @@ static const struct pattern patterns[] = {
 		.full = {1, GIB},
 		.quick = {1, 32 * MIB},
 		.kvm = {1, 4 * MIB},
-		.part = {{1, 32 * MIB}, {1, 64 * MIB}},
+		.part = {{1, 16 * MIB}, {1, 64 * MIB}},
 		.bytes_each = 2 * PAGE_SIZE,
 		.write = write_alternating,
 		.transfer = transfer_alternating},
@@ -244,13 +245,18 @@ static double measure(struct bench *bench, const struct pattern *pattern, const 
 	struct bench_row row = row_of(pattern, mode, size);
 	struct lethe_vm_config config = mode->config;
 	struct bench_samples samples = {0};
+	uint64_t start = clock_ns();
 	const char *why = "";
 
 	config.executor = executor;
 	if (executor == LETHE_EXECUTOR_KVM)
 		row.executor = "kvm";
 	for (unsigned int run = 0; run < (bench->quick ? 2 : 3); run++) {
-		double ns = measure_once(pattern, &config, size, &why);
+		double ns;
+
+		if (run > 0 && clock_ns() - start > ENOUGH_NS)
+			break;
+		ns = measure_once(pattern, &config, size, &why);
 
 		if (ns < 0) {
 			bench_missing(bench, &row, "%s", why);
@@ -262,25 +268,21 @@ static double measure(struct bench *bench, const struct pattern *pattern, const 
 	return bench->count ? bench->rows[bench->count - 1].median : 0;
 }
 
-/* What the full size would take, if all beyond the greater part goes on as from part to part. */
+/* The full size as the greater part, by operation; the lesser shows whether that is linear. */
 static void extrapolate(struct bench *bench, const struct pattern *pattern, const struct mode *mode)
 {
 	struct bench_row row = row_of(pattern, mode, &pattern->full);
-	double count[2], ns[2], all = (double)row.operations;
 	struct bench_samples samples = {0};
+	double ns = 0;
 
-	for (unsigned int i = 0; i < 2; i++) {
-		count[i] = (double)operations(pattern, &pattern->part[i]);
-		ns[i] = count[i] *
-			measure(bench, pattern, mode, &pattern->part[i], LETHE_EXECUTOR_SW);
-	}
+	for (unsigned int i = 0; i < 2; i++)
+		ns = measure(bench, pattern, mode, &pattern->part[i], LETHE_EXECUTOR_SW);
 	row.extrapolated = true;
-	if (ns[0] <= 0 || ns[1] <= ns[0]) {
+	if (ns <= 0) {
 		bench_missing(bench, &row, "nothing to extrapolate from");
 		return;
 	}
-	bench_sample(&samples,
-		(ns[1] + (ns[1] - ns[0]) / (count[1] - count[0]) * (all - count[1])) / all);
+	bench_sample(&samples, ns);
 	bench_add(bench, &row, &samples);
 }
 
