@@ -152,6 +152,20 @@ static int take(struct batch *b, struct gfn_range r)
 }
 
 /*
+ * sealed => private, after take() failed with @err, which is returned; -ENOTRECOVERABLE if pages
+ * are gone already.
+ */
+static int keep(struct batch *b, struct gfn_range r, int err)
+{
+	uint64_t at = offset_of(b, r.start.v), held = 0;
+
+	if (window_resident(window_of(b), at, at + range_bytes(r), &held) < 0 ||
+		held < range_bytes(r) || attr_set(b->vm->attr, r, ATTR_PRIVATE) < 0)
+		return -ENOTRECOVERABLE;
+	return err;
+}
+
+/*
  * private, encrypted => sealed, without memory, a run at a time.  A run that fails stays as
  * it was, and so do those after it.  Holds vm->lock, and memory for writing.
  */
@@ -170,7 +184,7 @@ static int commit_out(struct batch *b, struct abi_page_out_ret *done)
 			return ret;
 		ret = take(b, r);
 		if (ret < 0)
-			return attr_set(b->vm->attr, r, ATTR_PRIVATE) < 0 ? -ENOTRECOVERABLE : ret;
+			return keep(b, r, ret);
 		for (unsigned int k = i; k < i + n; k++)
 			done->sealed[b->index[k] / 64] |= (uint64_t)1 << b->index[k] % 64;
 		done->pages += n;

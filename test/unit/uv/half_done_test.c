@@ -37,7 +37,7 @@
 
 /* What fails, and how often. */
 static struct {
-	unsigned int attr_set, mremap, overlay, mend, forbid, slot_delete;
+	unsigned int attr_set, mremap, overlay, mend, forbid, slot_delete, vacate;
 	uint64_t overlay_bytes; /* of overlays this long */
 } host;
 
@@ -57,6 +57,8 @@ void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t o
 void *__real_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
 int __wrap_window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
 int __real_window_forbid(const struct window *w, uint64_t offset, uint64_t bytes);
+int __wrap_window_vacate(const struct window *w, uint64_t offset, uint64_t bytes);
+int __real_window_vacate(const struct window *w, uint64_t offset, uint64_t bytes);
 int __wrap_mmu_slot_delete(struct mmu *mmu, unsigned int id);
 int __real_mmu_slot_delete(struct mmu *mmu, unsigned int id);
 
@@ -93,6 +95,15 @@ void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t o
 int __wrap_window_forbid(const struct window *w, uint64_t offset, uint64_t bytes)
 {
 	return fails(&host.forbid) ? -ENOMEM : __real_window_forbid(w, offset, bytes);
+}
+
+/* As a kernel does that goes from mapping to mapping. */
+int __wrap_window_vacate(const struct window *w, uint64_t offset, uint64_t bytes)
+{
+	if (!fails(&host.vacate))
+		return __real_window_vacate(w, offset, bytes);
+	assert_int_equal(__real_window_vacate(w, offset, PAGE_SIZE), 0);
+	return -EINVAL;
 }
 
 int __wrap_mmu_slot_delete(struct mmu *mmu, unsigned int id)
@@ -179,9 +190,9 @@ static void add_extra(void)
 	assert_int_equal(slot_call(call_slot_register, EXTRA, PLACE, BYTES, &fd), 0);
 }
 
-static int page_out(uint64_t gpa, uint64_t *ret_pages)
+static int page_out(uint64_t gpa, uint64_t pages, uint64_t *ret_pages)
 {
-	const union call_args args = {.page_out = {gpa, PAGE_SIZE}};
+	const union call_args args = {.page_out = {gpa, pages << PAGE_SHIFT}};
 	union call_result result = {.page_out = {0}};
 	const struct call c = {.args = &args, .result = &result};
 	int ret = call_page_out(&cm.vm, &c);
@@ -217,7 +228,7 @@ static void test_release_that_finds_no_memory(void **state)
 	begin(0);
 	add_extra();
 	fill(PLACE >> PAGE_SHIFT, 16);
-	assert_int_equal(page_out(sealed, &pages), 0);
+	assert_int_equal(page_out(sealed, 1, &pages), 0);
 	assert_int_equal(pages, 1);
 	assert_int_equal(touch(sealed), -ENODATA);
 	host.attr_set = 1;
@@ -322,9 +333,23 @@ static void test_no_reader_when_sealing_begins(void **state)
 	begin(0);
 	x.seal_begin = look_at_lock;
 	cm.vm.executor = &x;
-	assert_int_equal(page_out(0, &pages), -EOPNOTSUPP);
+	assert_int_equal(page_out(0, 1, &pages), -EOPNOTSUPP);
 	assert_true(was_locked);
 	cm.vm.executor = &executor_sw;
+	end();
+}
+
+/* The first of the pages is gone, in the clear as well as in the store. */
+static void test_page_out_half_way(void **state)
+{
+	uint64_t pages;
+
+	begin(0);
+	fill(FRAME, FRAMES);
+	host.vacate = 1;
+	assert_int_equal(page_out(FRAME << PAGE_SHIFT, FRAMES, &pages), -ENOTRECOVERABLE);
+	assert_int_equal(pages, 0);
+	assert_stopped_by_host();
 	end();
 }
 
@@ -405,6 +430,7 @@ int main(void)
 		cmocka_unit_test(test_unshare_over_a_hole),
 		cmocka_unit_test(test_hole_that_stays),
 		cmocka_unit_test(test_no_reader_when_sealing_begins),
+		cmocka_unit_test(test_page_out_half_way),
 		cmocka_unit_test(test_slot_that_cannot_be_taken),
 		cmocka_unit_test(test_slot_that_stays_for_a_while),
 		cmocka_unit_test(test_switch_after_the_refusal),
