@@ -141,14 +141,16 @@ static bool destroy_waiting(struct uv_vm *vm, struct abi_perform_ret *figures, i
 		inc = incarnation_find(&vm->dying, INC_SET_ASIDE);
 	if (inc != NULL)
 		incarnation_remove(&vm->dying, inc);
-	pthread_mutex_unlock(&vm->lock);
 	d = (struct dying *)inc;
+	vm->dying_now = d;
+	pthread_mutex_unlock(&vm->lock);
 	if (d == NULL)
 		return false;
 	ret = sweep_now(vm, d, figures);
 	if (ret < 0)
 		*result = ret;
 	pthread_mutex_lock(&vm->lock);
+	vm->dying_now = NULL;
 	vm->quarantined_bytes += d->quarantined;
 	pthread_mutex_unlock(&vm->lock);
 	dying_free(d);

@@ -37,7 +37,7 @@ static void announce(struct sweep *s)
 	pthread_mutex_lock(&vm->lock);
 	meter_add(&vm->meter, clock_ns(), bytes);
 	rate = meter_rate(&vm->meter);
-	left = sweep_left(vm) + (s->queued ? 0 : s->dying->left);
+	left = sweep_left(vm);
 	pthread_mutex_unlock(&vm->lock);
 	s->announced = s->bytes;
 	publish_progress(vm, bytes, left, rate);
@@ -129,10 +129,19 @@ struct run {
 	uint64_t bytes, resident;
 };
 
+/* A part of the window is dealt with, which held @resident bytes. */
+static void note_gone(struct sweep *s, uint64_t bytes, uint64_t resident)
+{
+	uint64_t left = s->dying->left;
+
+	s->ahead -= bytes;
+	s->bytes += resident;
+	s->dying->left = resident < left ? left - resident : 0;
+}
+
 /* Unmaps @r, or quarantines it if that fails. */
 static void give_back(struct sweep *s, struct window *w, bool secret, struct run *r)
 {
-	uint64_t left = s->dying->left;
 	int ret;
 
 	if (r->bytes == 0)
@@ -144,10 +153,19 @@ static void give_back(struct sweep *s, struct window *w, bool secret, struct run
 		s->dying->quarantined += secret ? r->resident : r->bytes;
 		window_skip(w, r->bytes);
 	}
-	s->ahead -= r->bytes;
-	s->bytes += r->resident;
-	s->dying->left = r->resident < left ? left - r->resident : 0;
+	note_gone(s, r->bytes, r->resident);
 	*r = (struct run){0};
+}
+
+/* A chunk that stays mapped: for good if it failed, else until the idle wiper is out of it. */
+static void leave(struct sweep *s, struct window *w, const struct wiper_chunk *c)
+{
+	if (c->result < 0)
+		s->dying->quarantined += c->resident;
+	window_skip(w, c->bytes);
+	if (c->taken_over && c->result == 0)
+		wipers_linger(s->wipers, c);
+	note_gone(s, c->bytes, c->resident);
 }
 
 /* Takes the chunks that are done, from the front, and gives them back. */
@@ -158,12 +176,9 @@ static bool take_done(struct sweep *s, struct window *w, bool secret)
 	bool any = c != NULL;
 
 	for (; c != NULL; c = wipers_done(s->wipers)) {
-		if (c->result < 0) {
+		if (c->result < 0 || c->taken_over) {
 			give_back(s, w, secret, &r);
-			s->dying->quarantined += c->resident;
-			s->ahead -= c->bytes;
-			s->bytes += c->resident;
-			window_skip(w, c->bytes);
+			leave(s, w, c);
 		} else {
 			r.bytes += c->bytes;
 			r.resident += c->resident;
@@ -184,12 +199,11 @@ static void step(struct sweep *s, struct window *w, bool secret)
 	if (is_cancelled(s))
 		s->ahead -= wipers_withdraw(s->wipers);
 	if (!take_done(s, w, secret) && !wipers_empty(s->wipers)) {
-		if (s->paced && !s->urgent) {
-			if (wipers_expect(s->wipers))
-				sleep_until_woken(s);
-		} else if (!wipers_work(s->wipers) && wipers_expect(s->wipers)) {
+		bool patient = s->paced && !s->urgent && !is_cancelled(s);
+
+		if ((patient || !(wipers_work(s->wipers) || wipers_take_over(s->wipers))) &&
+			wipers_expect(s->wipers))
 			sleep_until_woken(s);
-		}
 	}
 	look(s);
 }

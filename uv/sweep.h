@@ -8,6 +8,10 @@
  * so that a cancelled sweep goes on where it was and nothing is wiped or unmapped that has
  * become somebody else's.  A chunk that fails stays mapped, out of reach: quarantined.
  *
+ * The pace is that of the idle wiper.  Who cancels, or is short of memory, does not wait for
+ * it: what it has begun is wiped a second time, and stays mapped, as zeros, until it is out
+ * of it.
+ *
  * No lock of the VM is held over a chunk, and what takes long has a look at the cancel flag,
  * at the figures for `lethe ps` and, if the sweep is paced, at memory pressure in between.
  */
@@ -27,7 +31,6 @@ struct sweep {
 	 * wipes too.
 	 */
 	bool paced;
-	bool queued; /* the incarnation is counted by sweep_left() */
 
 	/* The sweep's own. */
 	struct dying *dying;

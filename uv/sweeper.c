@@ -89,6 +89,8 @@ uint64_t sweep_left(const struct uv_vm *vm)
 
 	for (const struct incarnation *i = vm->dying.first; i != NULL; i = i->next)
 		left += ((const struct dying *)i)->left;
+	if (vm->dying_now != NULL)
+		left += vm->dying_now->left;
 	return left;
 }
 
@@ -279,11 +281,8 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret)
 		return err;
 	}
 	s->vm = vm;
-	s->sweep = (struct sweep){.vm = vm,
-		.wipers = &s->wipers,
-		.cancel = &s->cancel,
-		.paced = true,
-		.queued = true};
+	s->sweep =
+		(struct sweep){.vm = vm, .wipers = &s->wipers, .cancel = &s->cancel, .paced = true};
 	pthread_mutex_init(&s->lock, NULL);
 	err = -pthread_create(&s->thread, NULL, sweeper_main, s);
 	if (err < 0) {
@@ -295,23 +294,34 @@ int sweeper_new(struct uv_vm *vm, struct sweeper **ret)
 	return 0;
 }
 
-void sweeper_free(struct sweeper *s)
+/* Those that were never begun. */
+static void drop_jobs(struct sweeper *s)
 {
 	struct job *job;
 
-	pthread_mutex_lock(&s->lock);
-	s->quit = true;
-	atomic_store(&s->cancel, true);
-	pthread_mutex_unlock(&s->lock);
-	wipers_wake(&s->wipers);
-	pthread_join(s->thread, NULL);
-	wipers_fini(&s->wipers);
 	while ((job = s->jobs) != NULL) {
 		s->jobs = job->next;
 		if (job->only != NULL && !incarnation_set_state(&job->only->inc, INC_LEFT))
 			log_error("an unfinished incarnation was in a wrong state");
 		free(job);
 	}
+}
+
+void sweeper_stop(struct sweeper *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	atomic_store(&s->cancel, true);
+	pthread_mutex_unlock(&s->lock);
+	wipers_wake(&s->wipers);
+	pthread_join(s->thread, NULL);
+	wipers_quit(&s->wipers);
+	drop_jobs(s);
+}
+
+void sweeper_free(struct sweeper *s)
+{
+	wipers_fini(&s->wipers);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }

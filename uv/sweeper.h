@@ -22,7 +22,13 @@ typedef void (*sweep_done_fn)(
 /* 0 or a negative errno. */
 int sweeper_new(struct uv_vm *vm, struct sweeper **ret);
 
-/* Ends the thread at its next chunk.  What is left stays queued in vm->dying. */
+/*
+ * Ends the thread at its next chunk, whatever the idle wiper is at, and helpers.  What is
+ * left stays queued in vm->dying.
+ */
+void sweeper_stop(struct sweeper *s);
+
+/* Waits for the idle wiper's end and frees.  After sweeper_stop(). */
 void sweeper_free(struct sweeper *s);
 
 /* stale_due() has changed.  Takes no lock. */

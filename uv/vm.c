@@ -163,6 +163,7 @@ static int start_threads(struct uv_vm *vm)
 		return 0;
 	share_auto_free(vm->share_auto);
 	vm->share_auto = NULL;
+	sweeper_stop(vm->sweeper);
 	sweeper_free(vm->sweeper);
 no_sweeper:
 	crew_free(vm->crew);
@@ -240,6 +241,7 @@ static void leave_everything(struct uv_vm *vm, struct dying *d)
 
 void uv_vm_finish(struct uv_vm *vm)
 {
+	struct sweeper *sweeper = vm->sweeper;
 	struct abi_perform_ret unused = {0};
 	struct dying *d;
 	uint64_t left;
@@ -259,7 +261,7 @@ void uv_vm_finish(struct uv_vm *vm)
 	pthread_mutex_unlock(&vm->lock);
 	publish_end(vm, ABI_VM_FORGETTING, left);
 	(void)failpoint("uv-end");
-	sweeper_free(vm->sweeper);
+	sweeper_stop(sweeper);
 	vm->sweeper = NULL;
 	crew_free(vm->crew);
 	(void)destroy_all_waiting(vm, &unused);
@@ -273,6 +275,8 @@ void uv_vm_finish(struct uv_vm *vm)
 	remove_folder(vm);
 	free(vm->vcpu);
 	attr_map_free(vm->attr);
+	/* Its idle thread may wait long for a processor, even to end. */
+	sweeper_free(sweeper);
 }
 
 uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len)

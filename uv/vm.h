@@ -112,7 +112,8 @@ struct uv_vm {
 		uint64_t auto_maps, auto_unmaps;
 	} shares;
 	struct incarnation_queue dying;
-	struct meter meter; /* of destroying */
+	const struct dying *dying_now; /* destroyed by who asked for it; not in the queue */
+	struct meter meter;            /* of destroying */
 	uint64_t quarantined_bytes;
 
 	/* Sealed pages.  Guarded by lock. */

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -16,7 +17,17 @@
 
 static struct wiper_chunk *at(struct wipers *w, unsigned int position)
 {
-	return &w->chunk[position % WIPER_QUEUE];
+	return atomic_load(&w->ring[position % WIPER_QUEUE]);
+}
+
+static enum chunk_state state_at(struct wipers *w, unsigned int position)
+{
+	return atomic_load(&at(w, position)->state);
+}
+
+static bool change(struct wiper_chunk *c, enum chunk_state from, enum chunk_state to)
+{
+	return atomic_compare_exchange_strong(&c->state, &from, to);
 }
 
 static void stir(uint32_t *word, int count)
@@ -34,15 +45,36 @@ void wipers_wake(struct wipers *w)
 		assert(errno == EAGAIN);
 }
 
+/* If that fails, what stays mapped are zeros. */
+static void unmap(const struct wiper_chunk *c)
+{
+	(void)window_unmap(&(struct window){.base = c->base, .bytes = c->bytes});
+}
+
+/* What was taken over is the owner's again if the idle wiper is out of it. */
+static void reclaim(struct wipers *w)
+{
+	struct wiper_chunk *c = w->left;
+
+	if (c == NULL || atomic_load(&c->state) != CHUNK_FREE)
+		return;
+	if (w->lingers)
+		unmap(c);
+	w->lingers = false;
+	w->left = NULL;
+	w->spare = c;
+}
+
 void wipers_awake(struct wipers *w)
 {
 	uint64_t count;
 
 	if (read(w->wake_fd, &count, sizeof(count)) < 0)
 		assert(errno == EAGAIN || errno == EINTR);
+	reclaim(w);
 }
 
-/* Wipes the resident pages.  No lock is held. */
+/* Wipes the resident pages. */
 static int wipe(const struct wiper_chunk *c)
 {
 	unsigned int pages = (unsigned int)(c->bytes / PAGE_SIZE), i, n;
@@ -59,55 +91,64 @@ static int wipe(const struct wiper_chunk *c)
 	return 0;
 }
 
-/* Caller holds the lock. */
-static struct wiper_chunk *begin(struct wipers *w)
+/* The oldest chunk that waits, now in state @to; or NULL.  From any thread. */
+static struct wiper_chunk *begin(struct wipers *w, enum chunk_state to)
 {
-	while (w->next != w->end && at(w, w->next)->state == CHUNK_DONE)
-		w->next++;
-	if (w->next == w->end)
-		return NULL;
-	at(w, w->next)->state = CHUNK_BEGUN;
-	return at(w, w->next++);
+	unsigned int first = atomic_load(&w->first);
+
+	for (unsigned int i = 0; i < WIPER_QUEUE; i++) {
+		struct wiper_chunk *c = at(w, first + i);
+
+		if (change(c, CHUNK_WAITS, to))
+			return c;
+	}
+	return NULL;
 }
 
-/* Whether there is enough for the owner to be woken.  Caller holds the lock. */
+/* Whether there is enough for the owner to be woken. */
 static bool enough(struct wipers *w)
 {
-	unsigned int n = w->first;
+	unsigned int first = atomic_load(&w->first), end = atomic_load(&w->end), n = first;
 
-	while (n != w->end && at(w, n)->state == CHUNK_DONE)
+	while (n != end && state_at(w, n) == CHUNK_DONE)
 		n++;
-	return n == w->end || n - w->first >= WAKE_FOR;
+	return n == end || n - first >= WAKE_FOR;
 }
 
-/* Does one chunk.  False if there is none. */
-static bool work(struct wipers *w)
+/*
+ * Who is the last to be done with something that the owner waits for sees that it waits: the
+ * owner says so before it looks, and a wiper is done before it looks.
+ */
+static void wake_owner(struct wipers *w)
 {
-	struct wiper_chunk *c;
-	bool wake;
-	int ret;
+	if (atomic_load(&w->owner_waits) && enough(w) && atomic_exchange(&w->owner_waits, false))
+		wipers_wake(w);
+}
 
-	pthread_mutex_lock(&w->lock);
-	c = begin(w);
-	pthread_mutex_unlock(&w->lock);
+/* The owner unmaps what lingers. */
+static void wake_for_left(struct wipers *w, struct wiper_chunk *c)
+{
+	atomic_store(&c->state, CHUNK_FREE);
+	wipers_wake(w);
+}
+
+static bool work(struct wipers *w, enum chunk_state as)
+{
+	struct wiper_chunk *c = begin(w, as);
+
 	if (c == NULL)
 		return false;
-	ret = wipe(c);
-	pthread_mutex_lock(&w->lock);
-	c->result = ret;
-	c->state = CHUNK_DONE;
-	wake = w->owner_waits && enough(w);
-	if (wake)
-		w->owner_waits = false;
-	pthread_mutex_unlock(&w->lock);
-	if (wake)
-		wipers_wake(w);
+	c->result = wipe(c);
+	if (change(c, as, CHUNK_DONE))
+		wake_owner(w);
+	else
+		wake_for_left(w, c);
 	return true;
 }
 
 bool wipers_work(struct wipers *w)
 {
-	return work(w);
+	return work(w, CHUNK_BEGUN);
 }
 
 static void *idle_main(void *arg)
@@ -125,7 +166,7 @@ static void *idle_main(void *arg)
 			atomic_store(&w->turn, true);
 			wipers_wake(w);
 		}
-		if (atomic_load(&w->wanted) > 0 || !work(w))
+		if (atomic_load(&w->wanted) > 0 || !work(w, CHUNK_IDLE))
 			(void)futex_wait(&w->idle_word, seen, NULL);
 	}
 }
@@ -140,7 +181,7 @@ static void *helper_main(void *arg)
 		seen = __atomic_load_n(&w->helper_word, __ATOMIC_SEQ_CST);
 		if (h->number >= atomic_load(&w->wanted))
 			return NULL;
-		if (!work(w))
+		if (!work(w, CHUNK_BEGUN))
 			(void)futex_wait(&w->helper_word, seen, NULL);
 	}
 }
@@ -175,18 +216,68 @@ void wipers_nudge(struct wipers *w)
 	stir(&w->idle_word, 1);
 }
 
+/* The chunk that the idle wiper has begun, replaced by another that says the same. */
+static struct wiper_chunk *replace_idle(struct wipers *w)
+{
+	for (unsigned int n = w->first; n != w->end; n++) {
+		struct wiper_chunk *c = at(w, n), *own;
+
+		if (!change(c, CHUNK_IDLE, CHUNK_LEFT))
+			continue;
+		/* It has begun this one, so it is out of the one before. */
+		reclaim(w);
+		own = w->spare;
+		own->base = c->base;
+		own->bytes = c->bytes;
+		own->resident = c->resident;
+		own->wipe = c->wipe;
+		own->nothing = false;
+		/* What is not wiped, nobody writes to. */
+		own->taken_over = c->wipe;
+		memcpy(own->page, c->page, sizeof(own->page));
+		atomic_store(&own->state, CHUNK_BEGUN);
+		atomic_store(&w->ring[n % WIPER_QUEUE], own);
+		w->spare = NULL;
+		w->left = c;
+		return own;
+	}
+	return NULL;
+}
+
+bool wipers_take_over(struct wipers *w)
+{
+	struct wiper_chunk *c = replace_idle(w);
+
+	if (c == NULL)
+		return false;
+	c->result = wipe(c);
+	atomic_store(&c->state, CHUNK_DONE);
+	return true;
+}
+
+void wipers_linger(struct wipers *w, const struct wiper_chunk *c)
+{
+	if (w->left != NULL && w->left->base == c->base) {
+		w->lingers = true;
+		reclaim(w);
+	} else {
+		unmap(c);
+	}
+}
+
 struct wiper_chunk *wipers_room(struct wipers *w)
 {
-	/* Only the owner moves these two. */
 	return w->end - w->first == WIPER_QUEUE ? NULL : at(w, w->end);
 }
 
 void wipers_put(struct wipers *w, bool done)
 {
-	pthread_mutex_lock(&w->lock);
-	at(w, w->end)->state = done ? CHUNK_DONE : CHUNK_WAITS;
+	struct wiper_chunk *c = at(w, w->end);
+
+	c->nothing = done;
+	c->taken_over = false;
 	w->end++;
-	pthread_mutex_unlock(&w->lock);
+	atomic_store(&c->state, done ? CHUNK_DONE : CHUNK_WAITS);
 	if (done)
 		return;
 	if (w->helpers > 0)
@@ -197,23 +288,14 @@ void wipers_put(struct wipers *w, bool done)
 
 const struct wiper_chunk *wipers_done(struct wipers *w)
 {
-	struct wiper_chunk *c = NULL;
-
-	pthread_mutex_lock(&w->lock);
-	if (w->first != w->end && at(w, w->first)->state == CHUNK_DONE)
-		c = at(w, w->first);
-	pthread_mutex_unlock(&w->lock);
-	return c;
+	return w->first != w->end && state_at(w, w->first) == CHUNK_DONE ? at(w, w->first) : NULL;
 }
 
 void wipers_take(struct wipers *w)
 {
-	pthread_mutex_lock(&w->lock);
-	assert(at(w, w->first)->state == CHUNK_DONE);
-	if (w->next == w->first)
-		w->next++;
+	assert(state_at(w, w->first) == CHUNK_DONE);
+	atomic_store(&at(w, w->first)->state, CHUNK_FREE);
 	w->first++;
-	pthread_mutex_unlock(&w->lock);
 }
 
 bool wipers_empty(struct wipers *w)
@@ -225,31 +307,35 @@ uint64_t wipers_withdraw(struct wipers *w)
 {
 	uint64_t bytes = 0;
 
-	pthread_mutex_lock(&w->lock);
-	/* Chunks are begun in order: behind the first that waits, nobody is at work. */
-	while (w->next != w->end && at(w, w->next)->state == CHUNK_DONE)
-		w->next++;
-	while (w->end != w->next)
-		bytes += at(w, --w->end)->bytes;
-	pthread_mutex_unlock(&w->lock);
+	while (w->end != w->first) {
+		struct wiper_chunk *c = at(w, w->end - 1);
+
+		if (c->nothing)
+			atomic_store(&c->state, CHUNK_FREE);
+		else if (!change(c, CHUNK_WAITS, CHUNK_FREE))
+			break;
+		bytes += c->bytes;
+		w->end--;
+	}
 	return bytes;
 }
 
 bool wipers_expect(struct wipers *w)
 {
-	bool wait;
-
-	pthread_mutex_lock(&w->lock);
-	wait = w->first != w->end && at(w, w->first)->state != CHUNK_DONE;
-	w->owner_waits = wait;
-	pthread_mutex_unlock(&w->lock);
-	return wait;
+	atomic_store(&w->owner_waits, true);
+	if (w->first != w->end && state_at(w, w->first) != CHUNK_DONE)
+		return true;
+	atomic_store(&w->owner_waits, false);
+	return false;
 }
 
 void wipers_init_alone(struct wipers *w)
 {
-	*w = (struct wipers){.wake_fd = -1};
-	pthread_mutex_init(&w->lock, NULL);
+	memset(w, 0, sizeof(*w));
+	w->wake_fd = -1;
+	for (unsigned int i = 0; i < WIPER_QUEUE; i++)
+		atomic_init(&w->ring[i], &w->chunk[i]);
+	w->spare = &w->chunk[WIPER_QUEUE];
 }
 
 int wipers_init(struct wipers *w, bool idle)
@@ -268,15 +354,20 @@ int wipers_init(struct wipers *w, bool idle)
 	return ret;
 }
 
-void wipers_fini(struct wipers *w)
+void wipers_quit(struct wipers *w)
 {
 	assert(wipers_empty(w));
 	wipers_help(w, 0);
 	atomic_store(&w->quit, true);
 	stir(&w->idle_word, 1);
+}
+
+void wipers_fini(struct wipers *w)
+{
+	wipers_quit(w);
 	if (w->has_idle)
 		pthread_join(w->idle, NULL);
+	reclaim(w);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
-	pthread_mutex_destroy(&w->lock);
 }

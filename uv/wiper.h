@@ -7,11 +7,21 @@
  * leave idle priority); while there are any, the idle one rests.
  *
  * Who waits long for a processor must not make others wait.  So the idle wiper takes no lock
- * but that of the queue, which nobody else takes who is waited for, and makes no call that
- * needs the address space's lock.  That is why finding and giving back memory is not its
- * work.  wipers_nudge() takes no lock at all.
+ * and makes no call that needs the address space's lock.  That is why finding and giving back
+ * memory is not its work.  What it has begun, the owner takes over by wipers_take_over() when
+ * it cannot wait: both wipe then, which harms nobody as long as the memory stays mapped.
  *
- * One thread, the owner, puts chunks in and takes them out, in the same order.
+ * One thread, the owner, puts chunks in and takes them out, in the same order.  A chunk's
+ * state says whose it is:
+ *
+ *	FREE   => WAITS, DONE          the owner puts it
+ *	WAITS  => BEGUN                a helper or the owner, which are not long without a
+ *	                               processor
+ *	WAITS  => IDLE                 the idle wiper
+ *	WAITS  => FREE                 the owner withdraws it
+ *	BEGUN, IDLE => DONE => FREE    done, then taken out
+ *	IDLE   => LEFT => FREE         taken over: another chunk has its place in the queue, and
+ *	                               this one is free when the idle wiper is out of it
  */
 #ifndef UV_WIPER_H
 #define UV_WIPER_H
@@ -28,15 +38,17 @@
 #define WIPER_QUEUE   32
 #define WIPER_HELPERS 16
 
-enum chunk_state { CHUNK_WAITS, CHUNK_BEGUN, CHUNK_DONE };
+enum chunk_state { CHUNK_FREE, CHUNK_WAITS, CHUNK_BEGUN, CHUNK_IDLE, CHUNK_LEFT, CHUNK_DONE };
 
 struct wiper_chunk {
 	uint8_t *base;
 	uint64_t bytes;    /* at most WIPER_CHUNK if it is to be wiped */
 	uint64_t resident; /* bytes of these */
 	bool wipe;
-	int result; /* 0 or a negative errno, once done */
-	enum chunk_state state;
+	int result;      /* 0 or a negative errno, once done */
+	bool nothing;    /* was put as done; the owner's */
+	bool taken_over; /* the idle wiper may still write zeros here; the owner's */
+	_Atomic enum chunk_state state;
 	unsigned char page[WIPER_PAGES]; /* bit 0: resident */
 };
 
@@ -59,11 +71,15 @@ struct wipers {
 	_Atomic bool turn;           /* the idle wiper has had a processor since it was nudged */
 	_Atomic unsigned int wanted; /* helpers */
 
-	pthread_mutex_t lock;
-	/* Guarded by lock. */
-	unsigned int first, next, end; /* oldest, first not begun, behind the youngest */
-	bool owner_waits;
-	struct wiper_chunk chunk[WIPER_QUEUE];
+	/* Only the owner changes these. */
+	_Atomic unsigned int first, end; /* the oldest, behind the youngest */
+	struct wiper_chunk *_Atomic ring[WIPER_QUEUE];
+	struct wiper_chunk *spare; /* NULL: it has the place of the one that is left */
+	struct wiper_chunk *left;  /* taken over; the idle wiper may be out of it */
+	bool lingers;              /* that one is to be unmapped */
+
+	_Atomic bool owner_waits;
+	struct wiper_chunk chunk[WIPER_QUEUE + 1];
 };
 
 /* With an idle wiper or without, and perhaps helpers later.  0 or a negative errno. */
@@ -72,7 +88,10 @@ int wipers_init(struct wipers *w, bool idle);
 /* Without any thread: all chunks are the owner's own work. */
 void wipers_init_alone(struct wipers *w);
 
-/* Ends all threads.  The queue is empty. */
+/* Lets the idle wiper end, and does not wait for that.  The queue is empty. */
+void wipers_quit(struct wipers *w);
+
+/* Ends all threads: waits for the idle one.  The queue is empty. */
 void wipers_fini(struct wipers *w);
 
 /* So many helpers, as far as there are threads to be had; at most WIPER_HELPERS. */
@@ -98,11 +117,23 @@ void wipers_take(struct wipers *w);
 
 bool wipers_empty(struct wipers *w);
 
-/* Takes back what nobody has begun, the youngest chunks; returns their bytes. */
+/* Takes back the youngest chunks, as far as nobody has begun them; returns their bytes. */
 uint64_t wipers_withdraw(struct wipers *w);
 
 /* Wipes the oldest chunk that nobody has begun, in this thread.  False if there is none. */
 bool wipers_work(struct wipers *w);
+
+/*
+ * Wipes in this thread the chunk that the idle wiper has begun, which is then taken_over.
+ * False if there is none.
+ */
+bool wipers_take_over(struct wipers *w);
+
+/*
+ * Chunk @c, which was taken over, is in no window any more: unmaps it, at the latest when the
+ * owner wakes after the idle wiper is out of it.
+ */
+void wipers_linger(struct wipers *w, const struct wiper_chunk *c);
 
 /*
  * Asks that wake_fd becomes readable when several chunks are done, or all.  False: the
@@ -110,7 +141,7 @@ bool wipers_work(struct wipers *w);
  */
 bool wipers_expect(struct wipers *w);
 
-/* Forgets that wake_fd was readable. */
+/* Forgets that wake_fd was readable, and tidies up. */
 void wipers_awake(struct wipers *w);
 
 #endif

@@ -20,11 +20,13 @@ int __real_window_shared(int memfd, uint64_t bytes, struct window *ret);
 int __real_window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 int __real_window_unmap(struct window *w);
 int __real_window_trim(struct window *w, uint64_t bytes);
+void __real_window_skip(struct window *w, uint64_t bytes);
 int __wrap_window_private(uint64_t bytes, struct window *ret);
 int __wrap_window_shared(int memfd, uint64_t bytes, struct window *ret);
 int __wrap_window_discard(const struct window *w, uint64_t offset, uint64_t bytes);
 int __wrap_window_unmap(struct window *w);
 int __wrap_window_trim(struct window *w, uint64_t bytes);
+void __wrap_window_skip(struct window *w, uint64_t bytes);
 int __wrap_sched_setscheduler(pid_t pid, int policy, const struct sched_param *param);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -175,6 +177,16 @@ int __wrap_window_trim(struct window *w, uint64_t bytes)
 {
 	note_gone(w, bytes, "trim");
 	return __real_window_trim(w, bytes);
+}
+
+/* The first part is wiped and goes later, by itself. */
+void __wrap_window_skip(struct window *w, uint64_t bytes)
+{
+	const struct window part = {.base = w->base, .bytes = bytes};
+
+	note_gone(w, bytes, "skip");
+	note(&part, false);
+	__real_window_skip(w, bytes);
 }
 
 /* The sweeper at normal priority: it would starve beside tests that keep the CPUs busy. */

@@ -42,9 +42,11 @@ static void put_all(struct wipers *wipers, const struct window *w)
 		struct wiper_chunk *c = wipers_room(wipers);
 
 		assert_non_null(c);
-		*c = (struct wiper_chunk){.base = w->base + at, .bytes = WIPER_CHUNK, .wipe = true};
-		for (unsigned int i = 1; i < WIPER_PAGES; i += 2)
-			c->page[i] = 1;
+		c->base = w->base + at;
+		c->bytes = WIPER_CHUNK;
+		c->wipe = true;
+		for (unsigned int i = 0; i < WIPER_PAGES; i++)
+			c->page[i] = i % 2;
 		c->resident = WIPER_CHUNK / 2;
 		wipers_put(wipers, false);
 	}
