@@ -177,6 +177,9 @@ static int check_remove(struct uv_vm *vm, unsigned int id)
 	r = vm->slots.slot[id].range;
 	if (vm->state.security == SECURITY_SECURE && !attr_all(vm->attr, r, ATTR_RELEASED))
 		return -EBUSY;
+	/* Else what the guest asked for this memory would be done to what comes after it. */
+	if (pending_overlaps(&vm->pending, r))
+		return -EAGAIN;
 	/* Memory does not vanish under a running guest that was not asked. */
 	if (vm->state.security == SECURITY_NORMAL && vm->state.phase == PHASE_RUNNING)
 		return -EBUSY;
@@ -243,8 +246,6 @@ static int check_move(struct uv_vm *vm, unsigned int id, struct gfn_range to)
 
 	if (ret < 0)
 		return ret;
-	if (pending_overlaps(&vm->pending, vm->slots.slot[id].range))
-		return -EAGAIN;
 	slots_remove(&others, id);
 	return slots_check_add(&others, id, to);
 }

@@ -109,7 +109,7 @@ LETHE_API int lethe_slot_add(struct lethe_vm *vm, unsigned int id, uint64_t gpa,
 
 /*
  * Removes memslot @id.  In a protected VM every page must have been released by the
- * guest: -EBUSY otherwise.  -ENOENT no such slot.
+ * guest: -EBUSY otherwise.  -ENOENT no such slot; -EAGAIN a page of it is being converted.
  */
 LETHE_API int lethe_slot_remove(struct lethe_vm *vm, unsigned int id);
 

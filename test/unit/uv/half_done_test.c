@@ -375,6 +375,21 @@ static void test_slot_that_cannot_be_taken(void **state)
 	end();
 }
 
+/* A conversion that the hypervisor keeps waiting is not done to the next slot there. */
+static void test_slot_with_a_conversion_under_way(void **state)
+{
+	const struct gfn_range r = {gfn(PLACE >> PAGE_SHIFT), 1};
+
+	begin(0);
+	add_extra();
+	assert_int_equal(pending_begin(&cm.vm.pending, 0, r), 0);
+	assert_int_equal(convert_release(&cm.vm, PLACE, BYTES), 0);
+	assert_int_equal(slot_call(call_slot_unregister, EXTRA, 0, 0, NULL), -EAGAIN);
+	pending_end(&cm.vm.pending, 0);
+	assert_int_equal(slot_call(call_slot_unregister, EXTRA, 0, 0, NULL), 0);
+	end();
+}
+
 static int reset(void)
 {
 	union call_result result = {.perform = {0}};
@@ -432,6 +447,7 @@ int main(void)
 		cmocka_unit_test(test_no_reader_when_sealing_begins),
 		cmocka_unit_test(test_page_out_half_way),
 		cmocka_unit_test(test_slot_that_cannot_be_taken),
+		cmocka_unit_test(test_slot_with_a_conversion_under_way),
 		cmocka_unit_test(test_slot_that_stays_for_a_while),
 		cmocka_unit_test(test_switch_after_the_refusal),
 	};
