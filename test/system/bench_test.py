@@ -34,8 +34,8 @@ class Bench(lib.Case):
         self.assertGreater(row["runs"], 0)
         self.assertLessEqual(row["min"], row["median"])
         self.assertLessEqual(row["median"], row["max"])
-        # Noise can make a loss a gain.
-        if row["unit"] != "percent":
+        # Noise can make a loss a gain, and beside busy cores nothing may be swept.
+        if row["case"] not in ("guest-loss", "wipe-beside"):
             self.assertGreater(row["max"], 0)
 
     def check(self, document, question, cases):
