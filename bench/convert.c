@@ -245,13 +245,16 @@ static double measure(struct bench *bench, const struct pattern *pattern, const 
 	struct bench_row row = row_of(pattern, mode, size);
 	struct lethe_vm_config config = mode->config;
 	struct bench_samples samples = {0};
+	unsigned int runs = bench->quick ? 2 : 3;
 	uint64_t start = clock_ns();
 	const char *why = "";
 
 	config.executor = executor;
-	if (executor == LETHE_EXECUTOR_KVM)
+	if (executor == LETHE_EXECUTOR_KVM) {
 		row.executor = "kvm";
-	for (unsigned int run = 0; run < (bench->quick ? 2 : 3); run++) {
+		runs -= bench->quick;
+	}
+	for (unsigned int run = 0; run < runs; run++) {
 		double ns;
 
 		if (run > 0 && clock_ns() - start > ENOUGH_NS)
