@@ -198,10 +198,14 @@ int conn_new(int fd, const struct conn_handlers *handlers, struct conn **ret)
 	return 0;
 }
 
-void conn_free(struct conn *c)
+void conn_stop(struct conn *c)
 {
 	shutdown(c->fd, SHUT_RDWR);
 	pthread_join(c->reader, NULL);
+}
+
+void conn_free(struct conn *c)
+{
 	close(c->fd);
 	close(c->death_fd);
 	pthread_mutex_destroy(&c->lock);

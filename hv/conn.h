@@ -33,7 +33,10 @@ struct conn_handlers {
 /* Takes @fd over.  0 or a negative errno; @fd is then still the caller's. */
 int conn_new(int fd, const struct conn_handlers *handlers, struct conn **ret);
 
-/* Shuts the socket and joins the reader.  No call may be under way. */
+/* Shuts the socket and joins the reader.  Once; calls fail with -EPIPE from here on. */
+void conn_stop(struct conn *c);
+
+/* After conn_stop().  No call may be under way. */
 void conn_free(struct conn *c);
 
 /*

@@ -12,6 +12,9 @@
 #include "hv/pager_impl.h"
 #include "os/clock.h"
 
+/* How long a store may take for what is under way when the VM ends. */
+#define STOP_MS 2000
+
 /* ---- wants ---- */
 
 bool pager_want(struct pager *p, struct gfn_range r)
@@ -240,10 +243,12 @@ static void drop_kept(struct pager *p)
 static void drop_everything(struct pager *p)
 {
 	drop_kept(p);
-	while (p->transfers != NULL) {
+	while (p->transfers != NULL && !p->stopping) {
 		pthread_cond_wait(&p->changed, &p->vm->lock);
 		drop_kept(p);
 	}
+	if (p->stopping)
+		return;
 	if (p->dirty) {
 		pthread_mutex_unlock(&p->vm->lock);
 		p->store->drop_all(p->store);
@@ -254,9 +259,9 @@ static void drop_everything(struct pager *p)
 	pthread_cond_broadcast(&p->changed);
 }
 
-void *pager_cleaner(void *arg)
+void pager_cleaner(struct pager_thread *t)
 {
-	struct pager *p = arg;
+	struct pager *p = t->pager;
 	struct gfn_range r;
 
 	pthread_mutex_lock(&p->vm->lock);
@@ -269,7 +274,6 @@ void *pager_cleaner(void *arg)
 			pthread_cond_wait(&p->changed, &p->vm->lock);
 	}
 	pthread_mutex_unlock(&p->vm->lock);
-	return NULL;
 }
 
 /* ---- what happens to the VM ---- */
@@ -356,8 +360,8 @@ static void free_pager(struct pager *p)
 		next = t->next;
 		transfer_free(t);
 	}
-	for (unsigned int i = 0; i < LETHE_STORE_GETS; i++)
-		free(p->worker[i].buffer);
+	for (unsigned int i = 0; i < THREADS; i++)
+		free(p->thread[i].buffer);
 	transfer_free(p->spare);
 	range_map_free(p->stored);
 	range_map_free(p->droppable);
@@ -368,38 +372,109 @@ static void free_pager(struct pager *p)
 	free(p);
 }
 
-static int start_worker(struct pager *p, struct worker *w)
+static void *thread_main(void *arg)
 {
-	void *buffer = NULL;
+	struct pager_thread *t = arg;
+	struct lethe_vm *vm = t->pager->vm;
+	bool left;
 
-	if (posix_memalign(&buffer, PAGE_SIZE, (size_t)FETCH_PAGES * PAGE_SIZE) != 0)
+	t->run(t);
+	pthread_mutex_lock(&vm->lock);
+	t->ended = true;
+	left = t->pager->left;
+	pthread_cond_broadcast(&t->pager->changed);
+	pthread_mutex_unlock(&vm->lock);
+	if (left)
+		hv_put(vm);
+	return NULL;
+}
+
+static int start_thread(
+	struct pager *p, void (*run)(struct pager_thread *t), size_t buffer, const char *point)
+{
+	struct pager_thread *t = &p->thread[p->threads];
+	void *memory = NULL;
+	int ret = failpoint(point);
+
+	if (ret < 0)
+		return ret;
+	if (buffer > 0 && posix_memalign(&memory, PAGE_SIZE, buffer) != 0)
 		return -ENOMEM;
-	w->pager = p;
-	w->buffer = buffer;
-	return -pthread_create(&w->thread, NULL, pager_worker, w);
+	*t = (struct pager_thread){.pager = p, .run = run, .buffer = memory};
+	ret = -pthread_create(&t->thread, NULL, thread_main, t);
+	if (ret == 0)
+		p->threads++;
+	return ret;
 }
 
 static int start_threads(struct pager *p)
 {
-	int ret = failpoint("pager-thread");
+	int ret = 0;
 
-	while (ret == 0 && p->workers < LETHE_STORE_GETS) {
-		ret = start_worker(p, &p->worker[p->workers]);
-		p->workers += ret == 0;
-	}
+	for (unsigned int i = 0; i < LETHE_STORE_GETS && ret == 0; i++)
+		ret = start_thread(
+			p, pager_worker, (size_t)FETCH_PAGES * PAGE_SIZE, "pager-thread");
 	if (ret == 0)
-		ret = failpoint("pager-cleaner");
-	if (ret == 0) {
-		ret = -pthread_create(&p->cleaner, NULL, pager_cleaner, p);
-		p->has_cleaner = ret == 0;
-	}
+		ret = start_thread(p, pager_cleaner, 0, "pager-cleaner");
 	if (ret == 0)
-		ret = failpoint("pager-policy");
-	if (ret == 0) {
-		ret = -pthread_create(&p->policy, NULL, pager_policy_thread, p);
-		p->has_policy = ret == 0;
-	}
+		ret = start_thread(p, pager_policy_thread, 0, "pager-policy");
 	return ret;
+}
+
+static bool all_ended(const struct pager *p)
+{
+	unsigned int i = 0;
+
+	while (i < p->threads && p->thread[i].ended)
+		i++;
+	return i == p->threads;
+}
+
+static void ask_to_end(struct pager *p)
+{
+	pthread_mutex_lock(&p->vm->lock);
+	p->stopping = true;
+	pthread_cond_broadcast(&p->changed);
+	pthread_mutex_unlock(&p->vm->lock);
+	pthread_mutex_lock(&p->queue_lock);
+	p->queue_closed = true;
+	pthread_cond_broadcast(&p->queue_changed);
+	pthread_cond_broadcast(&p->pause_over);
+	pthread_mutex_unlock(&p->queue_lock);
+}
+
+static void stop(struct pager *p, bool for_long)
+{
+	const struct timespec deadline = clock_deadline(STOP_MS * NS_PER_MS);
+	bool ended[THREADS];
+	int ret = 0;
+
+	ask_to_end(p);
+	pthread_mutex_lock(&p->vm->lock);
+	while (!all_ended(p) && ret != ETIMEDOUT)
+		ret = for_long ? pthread_cond_wait(&p->changed, &p->vm->lock)
+			       : pthread_cond_timedwait(&p->changed, &p->vm->lock, &deadline);
+	p->left = !all_ended(p);
+	for (unsigned int i = 0; i < p->threads; i++) {
+		ended[i] = p->thread[i].ended;
+		if (!ended[i])
+			hv_get(p->vm);
+	}
+	pthread_mutex_unlock(&p->vm->lock);
+	for (unsigned int i = 0; i < p->threads; i++) {
+		if (ended[i])
+			pthread_join(p->thread[i].thread, NULL);
+		else
+			pthread_detach(p->thread[i].thread);
+	}
+	if (p->left)
+		log_warn("%s: it does not come back from a call; the VM ends without it",
+			p->store->name);
+}
+
+void pager_stop(struct pager *p)
+{
+	stop(p, false);
 }
 
 int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager **ret)
@@ -420,31 +495,12 @@ int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager 
 	pthread_mutex_init(&p->queue_lock, NULL);
 	err = p->stored == NULL || p->droppable == NULL ? -ENOMEM : start_threads(p);
 	if (err < 0) {
-		pager_stop(p);
+		stop(p, true);
 		free_pager(p);
 		return err;
 	}
 	*ret = p;
 	return 0;
-}
-
-void pager_stop(struct pager *p)
-{
-	pthread_mutex_lock(&p->vm->lock);
-	p->stopping = true;
-	pthread_cond_broadcast(&p->changed);
-	pthread_mutex_unlock(&p->vm->lock);
-	pthread_mutex_lock(&p->queue_lock);
-	p->queue_closed = true;
-	pthread_cond_broadcast(&p->queue_changed);
-	pthread_cond_broadcast(&p->pause_over);
-	pthread_mutex_unlock(&p->queue_lock);
-	for (unsigned int i = 0; i < p->workers; i++)
-		pthread_join(p->worker[i].thread, NULL);
-	if (p->has_cleaner)
-		pthread_join(p->cleaner, NULL);
-	if (p->has_policy)
-		pthread_join(p->policy, NULL);
 }
 
 void pager_free(struct pager *p)
@@ -479,7 +535,7 @@ int lethe_vm_set_page_store(struct lethe_vm *vm, struct lethe_page_store *store)
 		ret = -EEXIST;
 	pthread_mutex_unlock(&vm->lock);
 	if (ret < 0) {
-		pager_stop(p);
+		stop(p, true);
 		free_pager(p);
 		return fail(ret, "the VM has a page store");
 	}

@@ -34,7 +34,11 @@ struct pager;
 /* Starts the pager's threads.  -ENOMEM or another errno; @store is then still the caller's. */
 int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager **ret);
 
-/* Ends its threads, once what they do in the store is done.  Calls still work meanwhile. */
+/*
+ * Ends its threads, once what they do in the store is done.  Calls still work meanwhile.  A
+ * thread that the store does not let go for long is left to itself: it takes a reference to the
+ * VM (hv_get()), and nothing that it does later reaches the ultravisor once vm->life has changed.
+ */
 void pager_stop(struct pager *p);
 
 /* Closes the store and frees @p, whose threads have ended and whom nobody calls any more. */

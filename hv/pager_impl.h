@@ -63,23 +63,27 @@ struct stream {
 	uint64_t used;       /* p->wants_seen then */
 };
 
-struct worker {
+struct pager_thread {
 	struct pager *pager;
+	void (*run)(struct pager_thread *t);
+	uint8_t *buffer; /* of a worker: FETCH_PAGES pages */
 	pthread_t thread;
-	uint8_t *buffer; /* FETCH_PAGES pages */
+	bool ended; /* guarded by vm->lock */
 };
+
+/* Workers, the cleaner, and who pages out by itself. */
+#define THREADS (LETHE_STORE_GETS + 2)
 
 struct pager {
 	struct lethe_vm *vm;
 	struct lethe_page_store *store;
-	struct worker worker[LETHE_STORE_GETS];
-	pthread_t cleaner, policy;
-	unsigned int workers; /* that were started */
-	bool has_cleaner, has_policy;
+	struct pager_thread thread[THREADS];
+	unsigned int threads; /* that were started */
 
 	/* Guarded by vm->lock; `changed` goes with it. */
 	pthread_cond_t changed;
 	bool stopping;
+	bool left; /* with threads that have not ended: each has a reference to the VM */
 	struct transfer *transfers;
 	struct transfer *spare;      /* of the last page-out, whose buffer has its pages; or NULL */
 	struct range_map *stored;    /* 1: sealed in the ultravisor */
@@ -181,8 +185,8 @@ void pager_policy_done(struct pager_policy *s, uint64_t pages, int err);
 
 /* ---- threads ---- */
 
-void *pager_worker(void *arg);        /* of a struct worker */
-void *pager_cleaner(void *arg);       /* of a struct pager */
-void *pager_policy_thread(void *arg); /* likewise */
+void pager_worker(struct pager_thread *t);
+void pager_cleaner(struct pager_thread *t);
+void pager_policy_thread(struct pager_thread *t);
 
 #endif

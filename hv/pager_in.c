@@ -329,12 +329,10 @@ static void bring(struct pager *p, struct gfn_range wanted, uint8_t *buffer)
 	}
 }
 
-void *pager_worker(void *arg)
+void pager_worker(struct pager_thread *t)
 {
-	struct worker *w = arg;
 	struct gfn_range wanted;
 
-	while (pager_take_want(w->pager, &wanted))
-		bring(w->pager, wanted, w->buffer);
-	return NULL;
+	while (pager_take_want(t->pager, &wanted))
+		bring(t->pager, wanted, t->buffer);
 }

@@ -78,9 +78,9 @@ static void look(struct pager *p, const struct meminfo *m, struct pager_policy *
 	report(p, err, last);
 }
 
-void *pager_policy_thread(void *arg)
+void pager_policy_thread(struct pager_thread *t)
 {
-	struct pager *p = arg;
+	struct pager *p = t->pager;
 	struct pager_policy s = {.pause_ms = PAUSE_MS};
 	struct meminfo m;
 	int last = 0;
@@ -89,5 +89,4 @@ void *pager_policy_thread(void *arg)
 	while (pager_pause(p, s.pause_ms))
 		look(p, &m, &s, &last);
 	meminfo_close(&m);
-	return NULL;
 }

@@ -274,8 +274,10 @@ static void close_if_open(int fd)
 /* Everything of a VM that did not come to be, its processes included. */
 static void unwind(struct lethe_vm *vm)
 {
-	if (vm->conn != NULL)
+	if (vm->conn != NULL) {
+		conn_stop(vm->conn);
 		conn_free(vm->conn);
+	}
 	if (vm->process != NULL) {
 		process_kill(vm->process);
 		process_leave(vm->process, true);
@@ -301,6 +303,7 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 	if (vm == NULL)
 		return fail(-ENOMEM, "no memory for a VM");
 	vm->id = __atomic_add_fetch(&last_id, 1, __ATOMIC_RELAXED);
+	vm->references = 1;
 	vm->vcpus = config->vcpus;
 	vm->entry.folder = vm->entry.status = -1;
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++)
@@ -323,6 +326,23 @@ int lethe_vm_new(const struct lethe_vm_config *config, struct lethe_vm **ret_vm)
 
 /* ---- the end ---- */
 
+void hv_get(struct lethe_vm *vm)
+{
+	__atomic_add_fetch(&vm->references, 1, __ATOMIC_RELAXED);
+}
+
+void hv_put(struct lethe_vm *vm)
+{
+	if (__atomic_sub_fetch(&vm->references, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	if (vm->pager != NULL)
+		pager_free(vm->pager);
+	conn_free(vm->conn);
+	pthread_mutex_destroy(&vm->lock);
+	pthread_mutex_destroy(&vm->bulk_lock);
+	free(vm);
+}
+
 void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 {
 	int unused;
@@ -330,11 +350,10 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 	/* Its threads make calls, and the connection's gives it events. */
 	if (vm->pager != NULL)
 		pager_stop(vm->pager);
-	conn_free(vm->conn);
-	if (vm->pager != NULL)
-		pager_free(vm->pager);
-	vm->pager = NULL;
+	conn_stop(vm->conn);
+	pthread_mutex_lock(&vm->lock);
 	hv_drop_slots(vm);
+	pthread_mutex_unlock(&vm->lock);
 	/* The ultravisor removes the entry when it is done; one that was killed cannot. */
 	if (!wait_destroyed && process_status(vm->process, 0, &unused) == -EAGAIN) {
 		close(vm->entry.folder);
@@ -347,9 +366,7 @@ void lethe_vm_close(struct lethe_vm *vm, bool wait_destroyed)
 	for (unsigned int i = 0; i < vm->vcpus; i++)
 		hv_forget_saved(&vm->local[i]);
 	unmap_all(vm);
-	pthread_mutex_destroy(&vm->lock);
-	pthread_mutex_destroy(&vm->bulk_lock);
-	free(vm);
+	hv_put(vm);
 }
 
 int lethe_vm_uv_status(struct lethe_vm *vm, int *ret_status)

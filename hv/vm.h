@@ -58,6 +58,8 @@ struct lethe_vm {
 	struct conn *conn;
 	struct vcpu_local local[ABI_MAX_VCPUS];
 
+	unsigned int references; /* the caller's, and one of each thread that outlives it; atomic */
+
 	pthread_mutex_t lock;
 	bool is_protected;               /* guarded by lock */
 	bool has_policy;                 /* had one in this life: states lag; guarded by lock */
@@ -66,10 +68,14 @@ struct lethe_vm {
 	struct pager *pager;             /* NULL: no page store.  Set once, atomic, under lock */
 };
 
+/* One reference more, or less; the last frees @vm, its pager and its page store. */
+void hv_get(struct lethe_vm *vm);
+void hv_put(struct lethe_vm *vm);
+
 /* The slot that holds all of @r, or NULL.  Caller holds vm->lock. */
 struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r);
 
-/* Forgets all slots; their memory is freed on a thread of its own. */
+/* Forgets all slots; their memory is freed on a thread of its own.  Caller holds vm->lock. */
 void hv_drop_slots(struct lethe_vm *vm);
 
 /*

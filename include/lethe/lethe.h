@@ -222,8 +222,9 @@ LETHE_API int lethe_page_store_file(const char *url, struct lethe_page_store **r
 /*
  * From here on pages of @vm can be paged out to @store, and are brought back when the guest
  * needs them.  While memory is short, what was not used for longest goes out by itself.  @vm
- * closes @store at its end (lethe_vm_close waits for what the store is at); on failure it is
- * still the caller's.  Any time, once: it stays through reboots, at which its content is dropped.
+ * closes @store at its end; lethe_vm_close waits two seconds for what the store is at, and where
+ * it is still at it then, @store is closed when it comes back.  On failure it is still the
+ * caller's.  Any time, once: it stays through reboots, at which its content is dropped.
  * -EEXIST @vm has one; -EINVAL a function is missing; -ENOMEM, -EAGAIN no threads.
  */
 LETHE_API int lethe_vm_set_page_store(struct lethe_vm *vm, struct lethe_page_store *store);

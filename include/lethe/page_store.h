@@ -56,7 +56,10 @@ struct lethe_page_store {
 	/* Gives all space back: the VM has been reset, nothing can be read any more. */
 	void (*drop_all)(struct lethe_page_store *store);
 
-	/* The end of the store, and of its content. */
+	/*
+	 * The end of the store, and of its content.  Within lethe_vm_close(); or later, on a
+	 * thread of liblethe's, if a call of the store held on for long.  Should not itself.
+	 */
 	void (*close)(struct lethe_page_store *store);
 };
 

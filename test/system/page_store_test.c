@@ -406,6 +406,40 @@ static void test_reboot_during_a_put(void **unused)
 	run_to("checked");
 }
 
+static void *run_to_the_end(void *unused)
+{
+	assert_int_equal(guest_run(&guest, 0), LETHE_EXIT_CLOSED);
+	return NULL;
+}
+
+/* A store that does not come back holds up the end of the VM for a moment only. */
+static void test_hung_store(void **unused)
+{
+	pthread_t vcpu;
+
+	start("protect\nwrite 2M 1M\nprint written\ncheck 2M 1M\nprint never\n");
+	run_to("written");
+	assert_int_equal(guest_out(&guest, 2 * MIB, MIB), 256);
+	test_store_gates(store, TEST_STORE_ANY, true, false);
+	assert_int_equal(pthread_create(&vcpu, NULL, run_to_the_end, NULL), 0);
+	test_store_await(store, 1);
+	assert_int_equal(lethe_vm_stop(guest.vm), 0);
+	pthread_join(vcpu, NULL);
+	lethe_vm_close(guest.vm, true);
+	pthread_mutex_lock(&store->lock);
+	assert_false(store->closed);
+	assert_int_equal(store->waiting, 1);
+	pthread_mutex_unlock(&store->lock);
+	/* When it does, it is closed. */
+	test_store_gates(store, TEST_STORE_ANY, false, false);
+	pthread_mutex_lock(&store->lock);
+	while (!store->closed)
+		pthread_cond_wait(&store->changed, &store->lock);
+	pthread_mutex_unlock(&store->lock);
+	/* For teardown. */
+	guest_start(&guest, 1, "poweroff\n", LETHE_SHARE_AUTO, NULL);
+}
+
 /* ---- the file store, for real ---- */
 
 static void test_file(void **unused)
@@ -568,6 +602,7 @@ int main(void)
 		TEST(test_slow_put),
 		TEST(test_slow_and_full),
 		TEST(test_reboot_during_a_put),
+		TEST(test_hung_store),
 		TEST(test_file),
 		TEST(test_hotplug),
 		TEST(test_hotplug_beside_a_vcpu),

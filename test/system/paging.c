@@ -157,6 +157,7 @@ static void close_store(struct lethe_page_store *store)
 	pthread_mutex_lock(&s->lock);
 	NEED(!s->closed && s->inside == 0);
 	s->closed = true;
+	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
 }
 

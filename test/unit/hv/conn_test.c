@@ -61,6 +61,7 @@ static int setup(void **unused)
 
 static int teardown(void **unused)
 {
+	conn_stop(conn);
 	conn_free(conn);
 	if (other >= 0)
 		close(other);
