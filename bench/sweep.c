@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * sweep: how fast memory that was set aside is destroyed, with wiping (wipe) and by giving it
- * back alone (release), beside memset() over memory that is there already and what the kernel
- * alone takes to give as much back in one call (munmap).  What a guest that runs loses to it is in
- * beside.c.
+ * back alone (release), in 2M and in 4K pages, beside memset() over memory that is there already
+ * and what the kernel alone takes to give as much back in one call (munmap).  What a guest that
+ * runs loses to it is in beside.c.
  */
 #include "bench/bench.h"
 
@@ -14,9 +14,11 @@
 #include "bench/beside.h"
 #include "bench/life.h"
 
-static void measure_sweep(struct bench *bench, const char *name, uint64_t bytes, bool wipe_off)
+static void measure_sweep(
+	struct bench *bench, const char *name, uint64_t bytes, bool wipe_off, bool small_pages)
 {
-	const struct life_config config = {.resident_bytes = bytes, .wipe_off = wipe_off};
+	const struct life_config config = {
+		.resident_bytes = bytes, .wipe_off = wipe_off, .small_pages = small_pages};
 	struct bench_row row = {.unit = "MB/s", .memory_bytes = bytes, .resident_bytes = bytes};
 	struct bench_samples samples = {0};
 	unsigned int runs = bench->quick ? 3 : 5;
@@ -100,8 +102,10 @@ void bench_sweep(struct bench *bench)
 {
 	uint64_t bytes = bench_size(bench, 4 * GIB, 1 * GIB);
 
-	measure_sweep(bench, "wipe", bytes, false);
-	measure_sweep(bench, "release", bytes, true);
+	measure_sweep(bench, "wipe", bytes, false, false);
+	measure_sweep(bench, "release", bytes, true, false);
+	measure_sweep(bench, "wipe-4k", bytes / 4, false, true);
+	measure_sweep(bench, "release-4k", bytes / 4, true, true);
 	measure_memset(bench, bytes);
 	measure_munmap(bench, bytes);
 	bench_beside(bench, bytes);

@@ -67,8 +67,8 @@ class Bench(lib.Case):
 
     def test_sweep(self):
         document = self.bench("sweep")[0]
-        self.check(document, "sweep", {"wipe", "release", "memset", "munmap", "guest-loss",
-                                       "wipe-beside"})
+        self.check(document, "sweep", {"wipe", "release", "wipe-4k", "release-4k", "memset",
+                                       "munmap", "guest-loss", "wipe-beside"})
         self.assert_clean()
 
     def test_convert(self):
