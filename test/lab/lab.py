@@ -9,9 +9,12 @@ libraries that they need) and one command, run as root.  The command's output is
 program's, its exit status too: it travels over a second serial port, so nothing that
 the command prints can be mistaken for it.
 
-  lab.py run [-m MIB] [-c CPUS] [-t SECONDS] [-f FILE[:DEST]]... -- COMMAND...
+  lab.py run [-m MIB] [-c CPUS] [-t SECONDS] [-f FILE[:DEST]]... [-k HOLD] -- COMMAND...
   lab.py initramfs -i INIT -o OUTPUT [-f FILE[:DEST]]...   one for a guest inside the lab
   lab.py kernel                                            where the kernel image is
+
+HOLD is kvm_hold, which runs beside the command: see there why a lab that starts virtual
+machines needs it.
 
 The kernel is one of /boot whose modules are installed, else Debian's, downloaded once
 into ${XDG_CACHE_HOME:-~/.cache}/lethe-lab.
@@ -51,6 +54,7 @@ mkdir -p /dev/shm /dev/pts
 mount -t devpts pts /dev/pts
 for at in /tmp /run /dev/shm; do mount -t tmpfs tmp $at; done
 for module in {modules}; do insmod /modules/$module.ko; done
+{hold}
 stty -F /dev/ttyS1 -onlcr
 sh -c {command} </dev/null >/dev/ttyS1 2>&1
 status=$?
@@ -215,7 +219,7 @@ def uncompressed_kernel(image):
     return lzma.LZMADecompressor().decompress(body[start:start + size])
 
 
-def outer_initramfs(command, files, modules):
+def outer_initramfs(command, files, modules, hold=None):
     archive = new_archive()
     for name in MODULES:
         path = module_file(modules, name)
@@ -225,8 +229,9 @@ def outer_initramfs(command, files, modules):
                          lzma.decompress(body) if path.endswith(".xz") else body)
     present = " ".join(name for name in MODULES if f"modules/{name}.ko" in archive.names)
     line = " ".join(shlex.quote(word) for word in command)
-    archive.file("/init", INIT.format(modules=present, command=shlex.quote(line)).encode())
-    add_files(archive, files)
+    archive.file("/init", INIT.format(modules=present, command=shlex.quote(line),
+                                      hold="/hold" if hold else "").encode())
+    add_files(archive, [*files, f"{hold}:/hold"] if hold else files)
     return archive.compressed()
 
 
@@ -263,14 +268,14 @@ def explain(work):
                 print(f"lab: {name}: {line.rstrip()}", file=sys.stderr)
 
 
-def run(command, files=(), memory=2048, cpus=2, timeout=300, sink=None):
+def run(command, files=(), memory=2048, cpus=2, timeout=300, sink=None, hold=None):
     """Runs COMMAND in the lab, its output going to SINK; returns the exit status."""
     sink = sink or sys.stdout.buffer
     tool("qemu-system-x86_64", "qemu-system-x86")
     kernel, modules = find_kernel()
     with tempfile.TemporaryDirectory(prefix="lethe-lab-") as work:
         with open(os.path.join(work, "initramfs"), "wb") as file:
-            file.write(outer_initramfs(command, files, modules))
+            file.write(outer_initramfs(command, files, modules, hold))
         for name in ("kernel", "output", "status"):
             open(os.path.join(work, name), "wb").close()
         with open(os.path.join(work, "qemu"), "wb") as messages:
@@ -300,6 +305,7 @@ def arguments():
     runs.add_argument("-c", dest="cpus", type=int, default=2)
     runs.add_argument("-t", dest="timeout", type=int, default=300, metavar="SECONDS")
     runs.add_argument("-f", dest="files", action="append", default=[], metavar="FILE[:DEST]")
+    runs.add_argument("-k", dest="hold", metavar="HOLD")
     runs.add_argument("command", nargs="+")
     inner = commands.add_parser("initramfs")
     inner.add_argument("-i", dest="init", required=True)
@@ -314,7 +320,8 @@ def main():
     args = arguments()
     try:
         if args.what == "run":
-            return run(args.command, args.files, args.memory, args.cpus, args.timeout)
+            return run(args.command, args.files, args.memory, args.cpus, args.timeout,
+                       hold=args.hold)
         if args.what == "kernel":
             print(find_kernel()[0])
         else:
