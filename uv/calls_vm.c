@@ -9,6 +9,7 @@
 #include "uv/sweeper.h"
 #include "uv/switch.h"
 #include "uv/vcpu.h"
+#include "uv/vm_life.h"
 
 /* NEW => GREETED.  EPROTONOSUPPORT carries this side's version along. */
 int call_hello(struct uv_vm *vm, const struct call *c)

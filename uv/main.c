@@ -24,7 +24,7 @@
 #include "uv/measure.h"
 #include "uv/publish.h"
 #include "uv/seal.h"
-#include "uv/vm.h"
+#include "uv/vm_life.h"
 
 /* How often `lethe ps` gets new figures. */
 #define PUBLISH_MS 1000

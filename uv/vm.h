@@ -190,18 +190,6 @@ struct uv_vm {
 	struct meminfo meminfo; /* opened before the sandbox closes */
 };
 
-/* An empty, connected VM.  0 or -ENOMEM. */
-int uv_vm_init(struct uv_vm *vm, int socket);
-
-/*
- * Makes the VM that VM_CREATE asks for; takes @fds over on success only.
- * 0 or a negative errno, nothing changed.
- */
-int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int fds[4]);
-
-/* The end: stops vCPUs, destroys all memory.  Called once, from the main thread. */
-void uv_vm_finish(struct uv_vm *vm);
-
 /*
  * The address of guest memory at @a and in *ret_len how many of @want bytes lie there in
  * one window; NULL outside slots.  Caller holds vm->memory.

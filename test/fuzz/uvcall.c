@@ -30,6 +30,7 @@
 #include "uv/dispatch.h"
 #include "uv/measure.h"
 #include "uv/seal.h"
+#include "uv/vm_life.h"
 
 #define SLOT_BYTES (8 * SIZE_2M)
 #define WORDS_MAX  68 /* more than any call has */

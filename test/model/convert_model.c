@@ -15,6 +15,7 @@
 #include "uv/copy.h"
 #include "uv/dispatch.h"
 #include "uv/measure.h"
+#include "uv/vm_life.h"
 
 const struct gfn_range cm_slot[CM_SLOTS] = {
 	{{0}, 24}, {{24}, 8}, {{32}, 64}, {{128}, CM_PAGES - 128}};

@@ -17,6 +17,7 @@
 #include "test/model/destroy_watch.h"
 #include "uv/dispatch.h"
 #include "uv/measure.h"
+#include "uv/vm_life.h"
 
 #define PATIENCE_MS 60000
 #define PAGE        4096u

@@ -15,6 +15,7 @@
 #include "uv/exec_kvm.h"
 #include "uv/executor.h"
 #include "uv/seal.h"
+#include "uv/vm_life.h"
 
 #define SLOT_PAGES ((uint64_t)16)
 
