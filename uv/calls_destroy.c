@@ -95,7 +95,7 @@ int call_prepare(struct uv_vm *vm, const struct call *c)
 		c->result->prepare.resident = d->left;
 		d->inc.state = INC_SET_ASIDE;
 		ret = incarnation_push(&vm->dying, &d->inc);
-		uv_vm_publish(vm);
+		publish_vm(vm);
 		(void)failpoint("uv-prepared");
 	}
 	pthread_mutex_unlock(&vm->lock);
@@ -161,7 +161,7 @@ static bool destroy_waiting(struct uv_vm *vm, struct abi_perform_ret *figures, i
 static void publish_result(struct uv_vm *vm)
 {
 	pthread_mutex_lock(&vm->lock);
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_flush(vm);
 }
@@ -198,7 +198,7 @@ int call_reset(struct uv_vm *vm, const struct call *c)
 		leave = vm->state.security == SECURITY_NORMAL && (vm->flags & ABI_VM_LAZY_OFF) == 0;
 		move_out(vm, d);
 		dying_leave(vm, d, leave);
-		uv_vm_publish(vm);
+		publish_vm(vm);
 		(void)failpoint("uv-was-reset");
 	}
 	pthread_mutex_unlock(&vm->lock);

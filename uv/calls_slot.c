@@ -10,6 +10,7 @@
 #include "os/memfd.h"
 #include "uv/dispatch.h"
 #include "uv/executor.h"
+#include "uv/publish.h"
 #include "uv/seal.h"
 #include "uv/share_auto.h"
 #include "uv/share_list.h"
@@ -159,7 +160,7 @@ static int slot_register(struct uv_vm *vm, const struct call *c)
 		ret = -EPROTO;
 	if (ret == 0)
 		ret = add(vm, a->id, range, c->fds[0]);
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }
@@ -233,7 +234,7 @@ static int slot_unregister(struct uv_vm *vm, const struct call *c)
 		dying_leave(vm, d, true);
 	else
 		free(d);
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }
@@ -314,7 +315,7 @@ static int slot_move(struct uv_vm *vm, const struct call *c)
 		ret = move_protected(vm, a->id, to);
 	else if (ret == 0)
 		ret = move_slot(vm, a->id, to, &(struct window){0});
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
 }

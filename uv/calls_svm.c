@@ -23,6 +23,7 @@
 #include "uv/executor.h"
 #include "uv/measure.h"
 #include "uv/page_in.h"
+#include "uv/publish.h"
 #include "uv/slot.h"
 #include "uv/stale.h"
 #include "uv/switch.h"
@@ -257,7 +258,7 @@ int call_init_done(struct uv_vm *vm, const struct call *c)
 		drop_filling(vm);
 		fill_result(vm, &c->result->init_done);
 		vcpus_resume(vm);
-		uv_vm_publish(vm);
+		publish_vm(vm);
 	} else {
 		free(d);
 	}

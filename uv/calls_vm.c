@@ -5,6 +5,7 @@
 
 #include "uv/dispatch.h"
 #include "uv/executor.h"
+#include "uv/publish.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
 #include "uv/switch.h"
@@ -43,7 +44,7 @@ int call_vm_start(struct uv_vm *vm, const struct call *c)
 	if (ret == 0 && !vm_state_set_phase(&vm->state, PHASE_RUNNING))
 		ret = -EPROTO;
 	if (ret == 0)
-		uv_vm_publish(vm);
+		publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	if (ret < 0)
 		return ret;
@@ -71,7 +72,7 @@ int call_vm_stop(struct uv_vm *vm, const struct call *c)
 	switch_abandon(vm);
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		ret = -EPROTO;
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	post_closed(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;

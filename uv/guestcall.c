@@ -14,6 +14,7 @@
 #include "os/clock.h"
 #include "uv/convert.h"
 #include "uv/copy.h"
+#include "uv/publish.h"
 #include "uv/status.h"
 #include "uv/vcpu.h"
 
@@ -145,7 +146,7 @@ static void set_stopped_locked(struct uv_vm *vm)
 {
 	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
 		log_error("a VM did not stop");
-	uv_vm_publish(vm);
+	publish_vm(vm);
 }
 
 static void set_stopped(struct uv_vm *vm)

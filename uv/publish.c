@@ -68,7 +68,7 @@ static void note_change(struct uv_vm *vm)
 	atomic_store(&vm->status_changed, true);
 }
 
-void uv_vm_publish(struct uv_vm *vm)
+void publish_vm(struct uv_vm *vm)
 {
 	if (vm->status == NULL)
 		return;
@@ -134,7 +134,7 @@ void publish_refresh(struct uv_vm *vm)
 		return;
 	level = pressure_level(&vm->meminfo);
 	pthread_mutex_lock(&vm->lock);
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_pressure(vm, level);
 	if (level != PRESSURE_NONE)

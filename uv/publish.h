@@ -24,6 +24,9 @@ void publish_close(struct uv_vm *vm);
 /* What stays as it is; from now on the page is one that a reader believes. */
 void publish_born(struct uv_vm *vm);
 
+/* Notes states and sizes.  Caller holds vm->lock. */
+void publish_vm(struct uv_vm *vm);
+
 /* Notes all that changes by itself.  Called about once a second, without locks. */
 void publish_refresh(struct uv_vm *vm);
 

@@ -141,7 +141,7 @@ static void settle(struct uv_vm *vm, struct dying *d, int result)
 		vm->quarantined_bytes += d->quarantined;
 		dying_free(d);
 	}
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 }
 

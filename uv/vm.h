@@ -205,7 +205,4 @@ uint64_t uv_vm_resident(const struct uv_vm *vm);
 /* Of these, what belongs to the current incarnation.  Caller holds vm->lock. */
 uint64_t uv_vm_current(const struct uv_vm *vm);
 
-/* Notes states and sizes for `lethe ps` (uv/publish.h).  Caller holds vm->lock. */
-void uv_vm_publish(struct uv_vm *vm);
-
 #endif

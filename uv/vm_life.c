@@ -219,7 +219,7 @@ int uv_vm_create(struct uv_vm *vm, const struct abi_vm_create *args, const int f
 	vm->exists = true;
 	if (!vm_state_set_phase(&vm->state, PHASE_SETUP))
 		log_error("a new VM was not new");
-	uv_vm_publish(vm);
+	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_flush(vm);
 	/* The mappings hold the memory; the status descriptor stays open for its lock. */
