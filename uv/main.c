@@ -27,7 +27,7 @@
 #include "uv/vm_life.h"
 
 /* How often `lethe ps` gets new figures. */
-#define PUBLISH_MS 1000
+#define PUBLISH_SECONDS 1
 
 static volatile sig_atomic_t told_to_end;
 
@@ -45,7 +45,7 @@ static void on_kick(int sig)
 static void setup_signals(void)
 {
 	struct sigaction end = {.sa_handler = on_end}, kick = {.sa_handler = on_kick};
-	sigset_t none;
+	sigset_t blocked;
 
 	sigaction(SIGTERM, &end, NULL);
 	sigaction(SIGUSR1, &kick, NULL);
@@ -54,9 +54,14 @@ static void setup_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 	/* A limit on the size of files is no reason to die of a status that is not shown. */
 	signal(SIGXFSZ, SIG_IGN);
-	/* Blocked by whoever started this, so that a key in the first moments is not ours. */
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	/*
+	 * All were blocked by whoever started this, so that a key in the first moments is not
+	 * ours.  SIGTERM stays so, in all threads, but where serve() waits: it can neither be
+	 * missed before the wait nor come to a thread that does not look.
+	 */
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGTERM);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 static int check_socket(void)
@@ -78,17 +83,20 @@ static int check_socket(void)
 static void serve(struct uv_vm *vm)
 {
 	struct pollfd p = {.fd = vm->socket, .events = POLLIN};
+	const struct timespec period = {.tv_sec = PUBLISH_SECONDS};
 	uint64_t due = clock_ns();
 	bool open = true;
+	sigset_t none;
 
+	sigemptyset(&none);
 	while (open && !told_to_end) {
-		int n = poll(&p, 1, PUBLISH_MS);
+		int n = ppoll(&p, 1, &period, &none);
 
 		if (n > 0)
 			open = dispatch_one(vm);
 		if (clock_ns() >= due) {
 			publish_refresh(vm);
-			due = clock_ns() + PUBLISH_MS * NS_PER_MS;
+			due = clock_ns() + PUBLISH_SECONDS * NS_PER_SEC;
 		}
 		/* Not before the call is answered: a file system may take its time. */
 		publish_flush(vm);
