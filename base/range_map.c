@@ -337,19 +337,6 @@ size_t range_map_runs(const struct range_map *map)
 	return map->runs;
 }
 
-uint64_t range_map_count(const struct range_map *map, uint32_t value)
-{
-	struct range_run run;
-	uint64_t from = 0, count = 0;
-
-	while (range_map_next(map, from, &run)) {
-		if (run.value == value)
-			count += run.end - run.start;
-		from = run.end;
-	}
-	return count;
-}
-
 size_t range_map_bytes(const struct range_map *map)
 {
 	return sizeof(*map) + (map->runs + map->spares) * sizeof(struct node);

@@ -54,9 +54,8 @@ struct range_run range_map_run_at(const struct range_map *map, uint64_t key, uin
 /* True if every key of [start, end) has @value. */
 bool range_map_all(const struct range_map *map, uint64_t start, uint64_t end, uint32_t value);
 
-/* How many non-zero runs, how many keys have @value (non-zero), how many bytes of heap. */
+/* How many non-zero runs, how many bytes of heap. */
 size_t range_map_runs(const struct range_map *map);
-uint64_t range_map_count(const struct range_map *map, uint32_t value);
 size_t range_map_bytes(const struct range_map *map);
 
 /* Removes everything.  Cannot fail. */

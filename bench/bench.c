@@ -94,14 +94,27 @@ static struct bench_row *new_row(struct bench *bench)
 	return &bench->rows[bench->count++];
 }
 
+/* One line about what is under way, to standard error. */
+__attribute__((format(printf, 2, 3))) static void progress(
+	const struct bench *bench, const char *format, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "%s: ", bench->question);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
 static void say_row(const struct bench *bench, const struct bench_row *row)
 {
 	char memory[32];
 
 	if (row->missing[0])
-		bench_progress(bench, "%s: missing: %s", row->name, row->missing);
+		progress(bench, "%s: missing: %s", row->name, row->missing);
 	else
-		bench_progress(bench, "%s (%s): %.6g %s", row->name,
+		progress(bench, "%s (%s): %.6g %s", row->name,
 			size_format(row->resident_bytes ? row->resident_bytes : row->memory_bytes,
 				memory, sizeof(memory)),
 			row->median, row->unit);
@@ -132,15 +145,4 @@ void bench_missing(struct bench *bench, const struct bench_row *row, const char 
 	vsnprintf(copy.missing, sizeof(copy.missing), format, args);
 	va_end(args);
 	bench_add(bench, &copy, &none);
-}
-
-void bench_progress(const struct bench *bench, const char *format, ...)
-{
-	va_list args;
-
-	fprintf(stderr, "%s: ", bench->question);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
 }

@@ -88,10 +88,6 @@ void bench_add(struct bench *bench, const struct bench_row *row, struct bench_sa
 void bench_missing(struct bench *bench, const struct bench_row *row, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* One line about what is under way, to standard error. */
-void bench_progress(const struct bench *bench, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-
 /* @full, or @quick in a quick run. */
 static inline uint64_t bench_size(const struct bench *bench, uint64_t full, uint64_t quick)
 {

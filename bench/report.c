@@ -44,7 +44,8 @@ void bench_machine_describe(struct bench_machine *ret)
 	ret->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-char *bench_value_format(const struct bench_row *row, double value, char *buf, size_t len)
+/* "12.3 us", "4567 MB/s", "missing"; returns @buf. */
+static char *format_value(const struct bench_row *row, double value, char *buf, size_t len)
 {
 	if (row->missing[0])
 		snprintf(buf, len, "missing");
@@ -86,7 +87,7 @@ static void describe(const struct bench_row *row, char *buf, size_t len)
 		used += (size_t)snprintf(buf + used, len - used, "%s ", row->executor);
 	if (row->p99 > 0)
 		used += (size_t)snprintf(buf + used, len - used, "p99 %s ",
-			bench_value_format(row, row->p99, bytes, sizeof(bytes)));
+			format_value(row, row->p99, bytes, sizeof(bytes)));
 	if (row->extrapolated)
 		snprintf(buf + used, len - used, "extrapolated ");
 }
@@ -106,10 +107,10 @@ void bench_table(const struct bench *bench, const struct bench_machine *machine,
 
 		describe(row, of, sizeof(of));
 		fprintf(out, "%-9s %-20s %12s %12s %12s %4u  %s%s\n", row->question, row->name,
-			bench_value_format(row, row->median, value[0], sizeof(value[0])),
-			row->missing[0] ? "" : bench_value_format(row, row->min, value[1], 32),
-			row->missing[0] ? "" : bench_value_format(row, row->max, value[2], 32),
-			row->runs, of, row->missing);
+			format_value(row, row->median, value[0], sizeof(value[0])),
+			row->missing[0] ? "" : format_value(row, row->min, value[1], 32),
+			row->missing[0] ? "" : format_value(row, row->max, value[2], 32), row->runs,
+			of, row->missing);
 		if (bench_note(bench, i))
 			fprintf(out, "%-9s Note: %s.\n", row->question, bench_note(bench, i));
 	}
@@ -239,10 +240,9 @@ static void put_row(const struct bench *bench, const struct bench_row *row, FILE
 	fprintf(out,
 		"<td class=n>%s</td><td class=n>%s</td><td class=n>%s</td>"
 		"<td class=bar><div style=\"width:%.0f%%\"></div></td></tr>\n",
-		bench_value_format(row, row->median, value[0], sizeof(value[0])),
-		bench_value_format(row, row->min, value[1], sizeof(value[1])),
-		bench_value_format(row, row->max, value[2], sizeof(value[2])),
-		bar_percent(bench, row));
+		format_value(row, row->median, value[0], sizeof(value[0])),
+		format_value(row, row->min, value[1], sizeof(value[1])),
+		format_value(row, row->max, value[2], sizeof(value[2])), bar_percent(bench, row));
 }
 
 static void put_page(const struct bench *bench, const struct bench_machine *machine, FILE *out)

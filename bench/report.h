@@ -24,7 +24,4 @@ void bench_table(const struct bench *bench, const struct bench_machine *machine,
 int bench_json(const struct bench *bench, const struct bench_machine *machine, const char *path);
 int bench_html(const struct bench *bench, const struct bench_machine *machine, const char *path);
 
-/* "12.3 us", "4567 MB/s", "missing: WHY"; returns @buf. */
-char *bench_value_format(const struct bench_row *row, double value, char *buf, size_t len);
-
 #endif
