@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "bench/stage2.h"
 
-#include <errno.h>
-
 #define CHECKPOINT_PAGES 64
 
 /* Where no memory needs to be. */

@@ -4,7 +4,6 @@
  * INIT_ABORT, after which the VM is normal as before.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"

@@ -10,7 +10,6 @@
  * Each side publishes first and looks second, sequentially consistent: either the requester
  * sees that a vCPU is in guest mode, or the vCPU, on its way in, sees the request.
  */
-#include <assert.h>
 #include <string.h>
 #include <time.h>
 

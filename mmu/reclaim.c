@@ -19,7 +19,6 @@
  * entries at the same time.  It stays while another thread still works on it.
  */
 #include <assert.h>
-#include <errno.h>
 #include <sched.h>
 
 #include "mmu/rmap.h"

@@ -2,7 +2,6 @@
 #include "os/launch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -10,8 +9,6 @@
 #include <unistd.h>
 
 #include "base/failpoint.h"
-
-extern char **environ;
 
 static int set_attributes(posix_spawnattr_t *attr)
 {

@@ -7,7 +7,6 @@
  * After PREPARE or RESET the VM has no slots and is normal, ready to be set up again.
  */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "base/failpoint.h"
 #include "base/log.h"

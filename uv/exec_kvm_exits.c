@@ -13,7 +13,6 @@
 
 #include "base/checked.h"
 #include "os/kvm.h"
-#include "uv/convert.h"
 #include "uv/exec_kvm.h"
 #include "uv/guestcall.h"
 #include "uv/pager.h"
