@@ -27,6 +27,9 @@
 /* Longer than anything takes under a sanitizer on a busy machine: only a hang is longer. */
 #define PATIENCE_MS 60000
 
+/* How long a connection that has ended may be ahead of its process, for a better message. */
+#define HANG_UP_MS 1000
+
 #define VM_NAME "test"
 
 /* ---- the process ---- */
@@ -99,13 +102,35 @@ static void unmap(void *p, size_t bytes)
 		munmap(p, bytes);
 }
 
-int uvc_reap(struct uvc *c)
+static void say_how_it_ended(int status)
 {
-	bool took_over = c->status != NULL && c->status->magic == ABI_STATUS_MAGIC;
-	int status = wait_end(c);
+	if (WIFSIGNALED(status))
+		print_error("lethe-uv was ended by signal %d (%s)\n", WTERMSIG(status),
+			strsignal(WTERMSIG(status)));
+	else
+		print_error("lethe-uv ended with exit status %d\n", WEXITSTATUS(status));
+}
 
+/* A connection that ends in the middle of a test is mostly a process that has died. */
+static void say_if_it_died(struct uvc *c)
+{
+	struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+	siginfo_t info = {0};
+
+	if (c->pidfd < 0 || poll(&p, 1, HANG_UP_MS) != 1 ||
+		waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT) < 0)
+		return;
+	if (info.si_code != CLD_EXITED)
+		say_how_it_ended(info.si_status);
+	else if (info.si_status != 0)
+		say_how_it_ended(info.si_status << 8);
+}
+
+static void check_left_overs(struct uvc *c, bool took_over, int status)
+{
 	if (took_over) {
-		assert_int_equal(access(c->folder, F_OK), -1);
+		if (access(c->folder, F_OK) == 0)
+			fail_msg("lethe-uv left %s", c->folder);
 		if (status == 0) {
 			assert_int_equal(c->status->state, ABI_VM_GONE);
 			assert_int_equal(c->status->forget_bytes, 0);
@@ -116,6 +141,18 @@ int uvc_reap(struct uvc *c)
 		assert_int_equal(rmdir(c->folder), 0);
 	}
 	assert_int_equal(rmdir(c->dir), 0);
+}
+
+void uvc_reap(struct uvc *c, int expected)
+{
+	bool took_over = c->status != NULL && c->status->magic == ABI_STATUS_MAGIC;
+	int status = wait_end(c);
+
+	/* First of all: whatever else is wrong follows from it. */
+	if (status != expected)
+		say_how_it_ended(status);
+	assert_int_equal(status, expected);
+	check_left_overs(c, took_over, status);
 	uvc_hang_up(c);
 	uvc_slots_drop(c);
 	unmap(c->pages, ABI_PAGES_BYTES(c->vcpus));
@@ -127,13 +164,12 @@ int uvc_reap(struct uvc *c)
 		close(c->status_fd);
 		close(c->folder_fd);
 	}
-	return status;
 }
 
 void uvc_end(struct uvc *c)
 {
 	uvc_hang_up(c);
-	assert_int_equal(uvc_reap(c), 0);
+	uvc_reap(c, 0);
 }
 
 /* ---- packets ---- */
@@ -186,8 +222,10 @@ static bool receive(struct uvc *c, struct uvc_answer *ret)
 
 	assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
 	n = socket_recv(c->socket, ret, sizeof(*ret), fds, SOCKET_MAX_FDS, &nfds);
-	if (n == 0 || n == -ECONNRESET)
+	if (n == 0 || n == -ECONNRESET) {
+		say_if_it_died(c);
 		return false;
+	}
 	assert_true(n >= (ssize_t)sizeof(ret->head));
 	assert_int_equal(nfds, 0);
 	if (ret->head.magic == ABI_EVENT_MAGIC) {

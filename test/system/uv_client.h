@@ -63,10 +63,11 @@ void uvc_spawn(struct uvc *c);
 void uvc_hang_up(struct uvc *c);
 
 /*
- * Waits until lethe-uv has ended, takes its status as of waitpid(), and frees everything.
- * Fails the test if it left anything in the runtime directory but what it never took over.
+ * Waits until lethe-uv has ended, and frees everything.  Fails the test if its status as of
+ * waitpid() is not @expected (and says how it ended), or if it left anything in the runtime
+ * directory but what it never took over.
  */
-int uvc_reap(struct uvc *c);
+void uvc_reap(struct uvc *c, int expected);
 
 /* Hangs up and checks that lethe-uv ends by itself with status 0. */
 void uvc_end(struct uvc *c);

@@ -215,7 +215,7 @@ static void test_the_end_takes_all(void **state)
 	uvc_hang_up(&c);
 	assert_int_equal(poll(&p, 1, -1), 1);
 	assert_true(c.status->forgotten_bytes >= (95 + 7 + 7) * MIB);
-	assert_int_equal(uvc_reap(&c), 0);
+	uvc_reap(&c, 0);
 }
 
 /* ---- the next incarnation ---- */

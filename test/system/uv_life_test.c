@@ -164,7 +164,7 @@ static void test_shut_down_at_every_step(void **state)
 
 		run_steps(&c, n);
 		assert_int_equal(shutdown(c.socket, SHUT_WR), 0);
-		assert_int_equal(uvc_reap(&c), 0);
+		uvc_reap(&c, 0);
 	}
 }
 
@@ -175,7 +175,7 @@ static void test_sigterm_at_every_step(void **state)
 
 		run_steps(&c, n);
 		assert_int_equal(kill(c.pid, SIGTERM), 0);
-		assert_int_equal(uvc_reap(&c), 0);
+		uvc_reap(&c, 0);
 	}
 }
 
@@ -219,7 +219,7 @@ static void test_sigkill(void **state)
 	assert_int_equal(kill(c.pid, SIGKILL), 0);
 	assert_int_equal(uvc_answer(&c, 0, NULL), UVC_GONE);
 	c.status->magic = 0; /* the folder is ours again */
-	assert_int_equal(uvc_reap(&c), SIGKILL);
+	uvc_reap(&c, SIGKILL);
 }
 
 /* ---- a hypervisor that does not answer ---- */
@@ -290,7 +290,7 @@ static void test_unread_answers(void **state)
 	while (send(c.socket, packet, sizeof(packet), MSG_NOSIGNAL) > 0)
 		;
 	assert_true(errno == EPIPE || errno == ECONNRESET);
-	assert_int_equal(uvc_reap(&c), 0);
+	uvc_reap(&c, 0);
 }
 
 /* ---- what is no call ---- */
