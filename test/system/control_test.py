@@ -377,7 +377,8 @@ class PageOut(Control):
     def test_out_and_in_again(self):
         timeline, store = self.path("timeline"), self.writable("store")
         vm = self.run_vm(PAGED, "filled", "--timeline", timeline, "--page-store", store)
-        before = self.vms()[0]["resident_bytes"]
+        # The figure is up to a second old.
+        lib.wait_until(lambda: self.vms()[0]["resident_bytes"] > 1 << 20, "1M is resident")
         answer = self.page_out("vm", "1M")
         first = answer.pop("bytes")
         self.assertEqual(answer, {"schema": 1, "name": "vm", "asked_bytes": 1 << 20})
@@ -399,7 +400,6 @@ class PageOut(Control):
             self.finish(client)
         status, _, err = self.finish(vm)
         self.assertEqual((status, err), (0, ""))
-        self.assertGreater(before, 1 << 20)
         self.assertEqual(os.stat(store).st_blocks, 0)
         self.check_timeline(timeline, first + rest)
 
