@@ -21,7 +21,7 @@
 #include "uv/coldest.h"
 #include "uv/dispatch.h"
 #include "uv/executor.h"
-#include "uv/guestcall.h"
+#include "uv/guest_stop.h"
 #include "uv/pager.h"
 #include "uv/seal.h"
 #include "uv/vcpu.h"

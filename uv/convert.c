@@ -4,7 +4,7 @@
 #include <errno.h>
 
 #include "base/checked.h"
-#include "uv/guestcall.h"
+#include "uv/guest_stop.h"
 #include "uv/pager.h"
 #include "uv/share_auto.h"
 #include "uv/share_map.h"
@@ -195,7 +195,7 @@ int64_t convert_by_guest(struct uv_vcpu *v, uint64_t start, uint64_t bytes, bool
 	}
 	if (reply.status != ABI_ST_OK) {
 		(void)end(v, r, to_shared, -ECANCELED);
-		v->last_result = guest_call_refused(reply.status);
+		v->last_result = status_refused(reply.status);
 		return v->last_result;
 	}
 	ret = end(v, r, to_shared, 0);

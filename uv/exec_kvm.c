@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "os/kvm.h"
 #include "uv/executor.h"
-#include "uv/guestcall.h"
+#include "uv/guest_stop.h"
 #include "uv/measure.h"
 #include "uv/vcpu.h"
 

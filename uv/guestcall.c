@@ -10,11 +10,9 @@
 
 #include "abi/exit.h"
 #include "base/checked.h"
-#include "base/log.h"
 #include "os/clock.h"
 #include "uv/convert.h"
 #include "uv/copy.h"
-#include "uv/publish.h"
 #include "uv/status.h"
 #include "uv/vcpu.h"
 
@@ -51,11 +49,6 @@ static int check_necessary(const struct uv_vm *vm, const struct abi_range *asked
 	if (ret == 0)
 		ret = slots_find_range(&vm->slots, r);
 	return ret < 0 ? ret : 0;
-}
-
-int64_t guest_call_refused(uint32_t status)
-{
-	return status >= 1 && status <= 0xff ? -(int64_t)status : failed(-EPERM);
 }
 
 /* Notes what the guest asks for, which INIT_START and PAGE_IN are checked against. */
@@ -102,7 +95,7 @@ static int64_t call_protect(struct uv_vcpu *v, const uint64_t arg[4], uint32_t s
 		return GUEST_CALL_ENDED;
 	if (secure)
 		return 0;
-	return guest_call_refused(reply.status);
+	return status_refused(reply.status);
 }
 
 static int64_t call_share(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
@@ -138,34 +131,7 @@ static int64_t call_dma(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 	vcpu_exit_post(v, ABI_EXIT_DMA, (uint64_t[6]){arg[0], arg[1]}, 0);
 	if (!vcpu_exit_wait(v, &reply))
 		return GUEST_CALL_ENDED;
-	return reply.status == ABI_ST_OK ? 0 : guest_call_refused(reply.status);
-}
-
-/* Caller holds vm->lock. */
-static void set_stopped_locked(struct uv_vm *vm)
-{
-	if (vm->state.phase != PHASE_STOPPED && !vm_state_set_phase(&vm->state, PHASE_STOPPED))
-		log_error("a VM did not stop");
-	publish_vm(vm);
-}
-
-static void set_stopped(struct uv_vm *vm)
-{
-	pthread_mutex_lock(&vm->lock);
-	set_stopped_locked(vm);
-	pthread_mutex_unlock(&vm->lock);
-}
-
-/* Stops all other vCPUs, then says why.  Only the first of several callers does. */
-static int64_t end_all(
-	struct uv_vcpu *v, enum abi_exit_type type, const uint64_t arg[6], uint32_t data_size)
-{
-	if (!vcpus_claim_stop(v->vm))
-		return GUEST_CALL_ENDED;
-	vcpus_stop(v->vm, v);
-	set_stopped(v->vm);
-	vcpu_exit_post(v, type, arg, data_size);
-	return GUEST_CALL_ENDED;
+	return reply.status == ABI_ST_OK ? 0 : status_refused(reply.status);
 }
 
 static int64_t call_reboot(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
@@ -174,21 +140,19 @@ static int64_t call_reboot(struct uv_vcpu *v, const uint64_t arg[4], uint32_t si
 
 	if (size > sizeof(vm->resume))
 		return failed(-EINVAL);
-	if (!vcpus_claim_stop(vm))
+	if (!guest_stop_others(v))
 		return GUEST_CALL_ENDED;
-	/* Before the exit is posted: the answer may start the next incarnation at once. */
-	vcpus_stop(vm, v);
 	vm->resume_caller = v->id;
 	vm->resume_size = size / sizeof(vm->resume[0]);
 	memcpy(vm->resume, v->buffer, size);
-	set_stopped(vm);
 	vcpu_exit_post(v, ABI_EXIT_REBOOT, (uint64_t[6]){0}, 0);
 	return GUEST_CALL_ENDED;
 }
 
 static int64_t call_poweroff(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
 {
-	return end_all(v, ABI_EXIT_POWEROFF, (uint64_t[6]){0}, 0);
+	guest_end(v, ABI_EXIT_POWEROFF, (uint64_t[6]){0}, 0);
+	return GUEST_CALL_ENDED;
 }
 
 static int64_t call_print(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
@@ -204,7 +168,8 @@ static int64_t call_stop(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size
 	/* A guest may blame itself, not the host or the hypervisor. */
 	uint64_t reason = arg[0] == ABI_STOP_CHECK ? ABI_STOP_CHECK : ABI_STOP_GUEST;
 
-	return end_all(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, arg[1]}, size);
+	guest_end(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, arg[1]}, size);
+	return GUEST_CALL_ENDED;
 }
 
 static int64_t call_halt(struct uv_vcpu *v, const uint64_t arg[4], uint32_t size)
@@ -286,33 +251,4 @@ int64_t guest_call(struct uv_vcpu *v, uint64_t nr, const uint64_t arg[4], uint32
 	if (ret != GUEST_CALL_ENDED && !vcpu_enter(v))
 		ret = GUEST_CALL_ENDED;
 	return ret;
-}
-
-void guest_stop(struct uv_vcpu *v, enum abi_stop reason, uint64_t gpa, const char *text)
-{
-	size_t size = strnlen(text, sizeof(v->buffer));
-
-	vcpu_leave(v);
-	memcpy(v->buffer, text, size);
-	(void)end_all(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, gpa}, (uint32_t)size);
-}
-
-void guest_stop_all(struct uv_vm *vm, enum abi_stop reason, uint64_t gpa, const char *text)
-{
-	struct uv_vcpu *v = &vm->vcpu[0];
-	size_t size = strnlen(text, sizeof(v->buffer));
-	enum vm_phase phase;
-
-	pthread_mutex_lock(&vm->lock);
-	phase = vm->state.phase;
-	pthread_mutex_unlock(&vm->lock);
-	if (phase == PHASE_STOPPED || (phase == PHASE_RUNNING && !vcpus_claim_stop(vm)))
-		return;
-	vcpus_stop(vm, NULL);
-	/* In one: vCPU 0 is nobody's until the VM can be started again. */
-	pthread_mutex_lock(&vm->lock);
-	set_stopped_locked(vm);
-	memcpy(v->buffer, text, size);
-	vcpu_exit_post(v, ABI_EXIT_STOPPED, (uint64_t[6]){reason, gpa}, (uint32_t)size);
-	pthread_mutex_unlock(&vm->lock);
 }

@@ -7,7 +7,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "os/clock.h"
-#include "uv/guestcall.h"
+#include "uv/guest_stop.h"
 #include "uv/pager.h"
 #include "uv/share_map.h"
 

@@ -15,3 +15,8 @@ enum abi_status status_of(int err)
 		return ABI_ST_IO;
 	}
 }
+
+int64_t status_refused(uint32_t status)
+{
+	return -(int64_t)(status >= 1 && status <= 0xff ? status : status_of(-EPERM));
+}
