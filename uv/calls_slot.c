@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "base/failpoint.h"
 #include "base/log.h"
 #include "os/memfd.h"
 #include "uv/dispatch.h"
@@ -18,28 +17,6 @@
 #include "uv/stale.h"
 #include "uv/sweeper.h"
 #include "uv/vcpu.h"
-
-struct dying *dying_new(uint64_t number)
-{
-	struct dying *d = failpoint("uv-dying") < 0 ? NULL : calloc(1, sizeof(*d));
-
-	if (d == NULL)
-		return NULL;
-	d->inc.number = number;
-	for (unsigned int i = 0; i < SLOTS_MAX; i++)
-		d->memfd[i] = -1;
-	return d;
-}
-
-void dying_leave(struct uv_vm *vm, struct dying *d, bool background)
-{
-	d->inc.state = INC_LEFT;
-	d->background = background;
-	/* Only a second SET_ASIDE is ever refused. */
-	(void)incarnation_push(&vm->dying, &d->inc);
-	if (background)
-		sweeper_wake(vm->sweeper);
-}
 
 /* The slot's memory, which the executor has no more, goes to @d. */
 static void slot_take(struct uv_vm *vm, unsigned int id, struct dying *d)
@@ -233,7 +210,7 @@ static int slot_unregister(struct uv_vm *vm, const struct call *c)
 	if (ret == 0)
 		dying_leave(vm, d, true);
 	else
-		free(d);
+		dying_free(d);
 	publish_vm(vm);
 	pthread_mutex_unlock(&vm->lock);
 	return ret;
@@ -295,7 +272,7 @@ static int move_protected(struct uv_vm *vm, unsigned int id, struct gfn_range to
 	}
 	if (d != NULL)
 		(void)window_unmap(&d->window[id]);
-	free(d);
+	dying_free(d);
 	return ret;
 }
 

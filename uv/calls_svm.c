@@ -24,7 +24,7 @@
 #include "uv/measure.h"
 #include "uv/page_in.h"
 #include "uv/publish.h"
-#include "uv/slot.h"
+#include "uv/dying.h"
 #include "uv/stale.h"
 #include "uv/switch.h"
 #include "uv/sweeper.h"
@@ -260,7 +260,7 @@ int call_init_done(struct uv_vm *vm, const struct call *c)
 		vcpus_resume(vm);
 		publish_vm(vm);
 	} else {
-		free(d);
+		dying_free(d);
 	}
 	pthread_mutex_unlock(&vm->lock);
 	return ret;

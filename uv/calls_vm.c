@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include "uv/dispatch.h"
+#include "uv/dying.h"
 #include "uv/executor.h"
 #include "uv/publish.h"
 #include "uv/stale.h"
-#include "uv/sweeper.h"
 #include "uv/switch.h"
 #include "uv/vcpu.h"
 #include "uv/vm_life.h"
@@ -121,7 +121,7 @@ int call_info(struct uv_vm *vm, const struct call *c)
 	info->security = vm->state.security;
 	info->incarnation = vm->incarnation;
 	info->shared_pages = attr_count(vm->attr, ATTR_COPIED) + attr_count(vm->attr, ATTR_MAPPED);
-	info->set_aside_bytes = sweep_left(vm);
+	info->set_aside_bytes = dying_bytes(vm);
 	info->quarantined_bytes = vm->quarantined_bytes;
 	info->sealed_pages = attr_count(vm->attr, ATTR_SEALED);
 	info->policy_shares = vm->shares.policy_shares;

@@ -7,6 +7,7 @@
 
 #include "os/clock.h"
 #include "os/pressure.h"
+#include "uv/dying.h"
 #include "uv/executor.h"
 #include "uv/stale.h"
 #include "uv/sweeper.h"
@@ -75,7 +76,7 @@ void publish_vm(struct uv_vm *vm)
 	SET(vm, state, visible_state(vm));
 	SET(vm, memory_bytes, slots_pages(&vm->slots) << PAGE_SHIFT);
 	SET(vm, incarnation, vm->incarnation);
-	SET(vm, forget_bytes, sweep_left(vm));
+	SET(vm, forget_bytes, dying_bytes(vm));
 	SET(vm, resident_bytes, uv_vm_current(vm));
 	SET(vm, stale_bytes, stale_bytes(vm));
 	SET(vm, quarantined_bytes, vm->quarantined_bytes);

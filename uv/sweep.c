@@ -12,7 +12,7 @@
 #include "uv/executor.h"
 #include "uv/publish.h"
 #include "uv/seal.h"
-#include "uv/sweeper.h"
+#include "uv/dying.h"
 
 /* How often to look at memory pressure, and to write figures for `lethe ps`. */
 #define LOOK_MS 100
@@ -37,7 +37,7 @@ static void announce(struct sweep *s)
 	pthread_mutex_lock(&vm->lock);
 	meter_add(&vm->meter, clock_ns(), bytes);
 	rate = meter_rate(&vm->meter);
-	left = sweep_left(vm);
+	left = dying_bytes(vm);
 	pthread_mutex_unlock(&vm->lock);
 	s->announced = s->bytes;
 	publish_progress(vm, bytes, left, rate);

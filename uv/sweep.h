@@ -18,7 +18,7 @@
 #ifndef UV_SWEEP_H
 #define UV_SWEEP_H
 
-#include "uv/vm.h"
+#include "uv/dying.h"
 #include "uv/wiper.h"
 
 struct sweep {

@@ -82,22 +82,6 @@ int sweep_now(struct uv_vm *vm, struct dying *d, struct abi_perform_ret *figures
 	return ret;
 }
 
-uint64_t sweep_left(const struct uv_vm *vm)
-{
-	uint64_t left = 0;
-
-	for (const struct incarnation *i = vm->dying.first; i != NULL; i = i->next)
-		left += ((const struct dying *)i)->left;
-	if (vm->dying_now != NULL)
-		left += vm->dying_now->left;
-	return left;
-}
-
-void dying_free(struct dying *d)
-{
-	free(d);
-}
-
 /* The oldest leftover that is, or is not, for the background.  Caller holds vm->lock. */
 static struct dying *find_left(const struct uv_vm *vm, bool background)
 {
@@ -158,7 +142,7 @@ static void run_job(struct sweeper *s, struct job *job)
 			result = ret;
 	}
 	pthread_mutex_lock(&s->vm->lock);
-	figures.left = sweep_left(s->vm);
+	figures.left = dying_bytes(s->vm);
 	pthread_mutex_unlock(&s->vm->lock);
 
 	pthread_mutex_lock(&s->lock);

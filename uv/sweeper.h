@@ -11,7 +11,7 @@
 #ifndef UV_SWEEPER_H
 #define UV_SWEEPER_H
 
-#include "uv/vm.h"
+#include "uv/dying.h"
 
 struct sweeper;
 
@@ -62,11 +62,5 @@ int destroy_all_waiting(struct uv_vm *vm, struct abi_perform_ret *figures);
 
 /* Wipes what is resident of a part of a window and gives it back.  0 or -errno. */
 int sweep_release(struct uv_vm *vm, const struct window *w, uint64_t offset, uint64_t bytes);
-
-/* Bytes still to destroy.  Caller holds vm->lock. */
-uint64_t sweep_left(const struct uv_vm *vm);
-
-/* Frees @d; its windows and descriptors must be gone or quarantined. */
-void dying_free(struct dying *d);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The switch to secure, as far as others end it. */
+/* The switch to secure (uv/calls_svm.c), as far as others end it. */
 #ifndef UV_SWITCH_H
 #define UV_SWITCH_H
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "uv/executor.h"
-#include "uv/sweeper.h"
+#include "uv/dying.h"
 
 uint8_t *uv_vm_address(struct uv_vm *vm, gpa_t a, uint64_t want, uint64_t *ret_len)
 {
@@ -42,7 +42,7 @@ uint64_t uv_vm_resident(const struct uv_vm *vm)
 
 uint64_t uv_vm_current(const struct uv_vm *vm)
 {
-	uint64_t left = sweep_left(vm), resident = uv_vm_resident(vm);
+	uint64_t left = dying_bytes(vm), resident = uv_vm_resident(vm);
 
 	return resident > left ? resident - left : 0;
 }

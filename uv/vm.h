@@ -35,6 +35,7 @@
 #include "uv/meter.h"
 
 struct crew;
+struct dying;
 struct executor;
 struct measure;
 struct seal;
@@ -51,21 +52,6 @@ struct slot_memory {
 	uint64_t stale_pages;      /* how many; guarded by stale_lock */
 	struct seal_table *sealed; /* NULL until a page is sealed */
 	uint8_t *idle;             /* of each 2M: COLDESTs since its last use; NULL until one */
-};
-
-/* An incarnation that leaves, with the memory that it takes along. */
-struct dying {
-	struct incarnation inc; /* first: core/ links these */
-	struct window window[SLOTS_MAX];
-	int memfd[SLOTS_MAX];
-	bool secret[SLOTS_MAX]; /* private memory: to be wiped.  Else only unmapped. */
-	struct seal_table *sealed[SLOTS_MAX];
-	void *remains; /* of the executor */
-	const struct executor *executor;
-	bool background;       /* nobody performs this one: the sweeper takes it when idle */
-	unsigned int slot;     /* where the sweeper goes on: its window is what is left of it */
-	_Atomic uint64_t left; /* bytes still to destroy, an estimate: read while sweeping */
-	uint64_t quarantined;
 };
 
 struct uv_vcpu {

@@ -255,7 +255,7 @@ void uv_vm_finish(struct uv_vm *vm)
 	if (d != NULL)
 		leave_everything(vm, d);
 	/* Without memory for the list, the kernel takes all of it back at exit. */
-	left = sweep_left(vm);
+	left = dying_bytes(vm);
 	pthread_mutex_unlock(&vm->lock);
 	publish_end(vm, ABI_VM_FORGETTING, left);
 	(void)failpoint("uv-end");
