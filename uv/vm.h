@@ -86,10 +86,13 @@ struct uv_vm {
 	bool exists;    /* VM_CREATE has been performed */
 	uint32_t flags; /* ABI_VM_* */
 	uint64_t incarnation;
+	/*
+	 * Slots, their windows and attributes: read under lock or memory, changed under lock and
+	 * memory for writing.
+	 */
 	struct slot_table slots;
 	struct slot_memory memory_of[SLOTS_MAX];
-	/* Read under lock or memory; changed, then reclaimed, under lock and memory for writing. */
-	struct attr_map *attr;
+	struct attr_map *attr; /* reclaimed under these, too */
 	struct pending_set pending;
 	struct abi_policy policy; /* checked; guarded by lock */
 	struct share_counters {   /* guarded by lock */
