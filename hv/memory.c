@@ -30,13 +30,11 @@ static int pages_of(uint64_t at, size_t bytes, struct gfn_range *ret)
 static int check(struct lethe_vm *vm, struct gfn_range r)
 {
 	while (r.count > 0) {
-		struct slot *s = hv_find_slot(vm, (struct gfn_range){r.start, 1});
-		struct gfn_range part = r;
+		struct gfn_range part;
+		struct slot *s = hv_first_part(vm, r, &part);
 
 		if (s == NULL)
 			return -ENOENT;
-		if (range_end(part) > range_end(s->range))
-			part.count = range_end(s->range) - part.start.v;
 		if (s->states != NULL && !vm->has_policy &&
 			!gfn_state_all(s->states, part, LETHE_GFN_SHARED))
 			return -EPERM;

@@ -75,6 +75,9 @@ void hv_put(struct lethe_vm *vm);
 /* The slot that holds all of @r, or NULL.  Caller holds vm->lock. */
 struct slot *hv_find_slot(struct lethe_vm *vm, struct gfn_range r);
 
+/* The first part of @r that lies in one slot.  NULL if its first page is no memory.  Likewise. */
+struct slot *hv_first_part(struct lethe_vm *vm, struct gfn_range r, struct gfn_range *ret);
+
 /* Forgets all slots; their memory is freed on a thread of its own.  Caller holds vm->lock. */
 void hv_drop_slots(struct lethe_vm *vm);
 
