@@ -245,10 +245,14 @@ struct abi_coldest {
 	uint64_t bytes; /* IN: whole pages: how much to find */
 };
 
-/* Where private memory lies that was not used for longest, the coldest first. */
+/*
+ * Where private memory lies that was not used for longest, the coldest first.  Who adds up
+ * `looked` knows when all memory had its turn; what is found after that has come back.
+ */
 struct abi_coldest_ret {
 	uint32_t count; /* OUT */
 	uint32_t reserved;
+	uint64_t looked; /* OUT: bytes of the guest that this answer is about */
 	struct abi_range range[ABI_MAX_RANGES]; /* OUT: each inside one slot */
 };
 

@@ -55,9 +55,10 @@ static bool take(int key, const char *arg, void *input)
 static bool page_out(const struct page_out_options *options, uint64_t *ret_done)
 {
 	uint64_t done = 0;
-	json_int_t part = 1;
+	json_int_t part;
+	int more = 1;
 
-	while (part > 0 && done < options->bytes) {
+	while (more && done < options->bytes) {
 		json_t *result = vm_control_ask(
 			options->name, json_pack("{s:s, s:I}", "command", "page-out", "bytes",
 					       (json_int_t)(options->bytes - done)));
@@ -65,7 +66,8 @@ static bool page_out(const struct page_out_options *options, uint64_t *ret_done)
 
 		if (!result)
 			return false;
-		fine = json_unpack(result, "{s:I}", "bytes", &part) == 0 && part >= 0;
+		fine = json_unpack(result, "{s:I, s:b}", "bytes", &part, "more", &more) == 0 &&
+		       part >= 0;
 		json_decref(result);
 		if (!fine) {
 			vm_control_log_bad(options->name);

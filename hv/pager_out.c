@@ -444,20 +444,41 @@ static int out_coldest(
 	return 0;
 }
 
+static uint64_t all_memory(struct lethe_vm *vm)
+{
+	uint64_t bytes = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
+		if (vm->slot[i].used)
+			bytes += range_bytes(vm->slot[i].range);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return bytes;
+}
+
+/*
+ * All memory has its turn once: what the guest brings back meanwhile stays, or the two would
+ * never come to an end with each other.
+ */
 int pager_out_cold(struct pager *p, uint64_t bytes, uint64_t *ret_pages)
 {
-	uint64_t enough = bytes >> PAGE_SHIFT, pages = 0, before;
-	int ret;
+	uint64_t enough = bytes >> PAGE_SHIFT, pages = 0, looked = 0, all = all_memory(p->vm);
+	bool more = true;
+	int ret = 0;
 
-	do {
+	while (ret == 0 && more && pages < enough && looked < all) {
 		struct abi_coldest args = {.bytes = (enough - pages) << PAGE_SHIFT};
 		struct abi_coldest_ret cold;
+		uint64_t before = pages;
 
-		before = pages;
 		ret = hv_call(p->vm, ABI_CALL_COLDEST, &args, &cold);
-		if (ret == 0)
-			ret = out_coldest(p, &cold, enough, &pages);
-	} while (ret == 0 && pages > before && pages < enough);
+		if (ret < 0)
+			break;
+		looked += cold.looked < all ? cold.looked : all;
+		ret = out_coldest(p, &cold, enough, &pages);
+		more = cold.looked > 0 && (pages > before || cold.count == 0);
+	}
 	if (ret == 0 || pages > 0)
 		*ret_pages = pages;
 	return ret;

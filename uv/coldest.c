@@ -141,10 +141,14 @@ static bool add_range(struct abi_coldest_ret *ret, struct gfn_range r, bool may_
 	return true;
 }
 
-/* Takes from the sorted blocks until there is enough.  Returns how many were looked at. */
+/*
+ * Takes from the sorted blocks until there is enough.  Returns how many were looked at.  Where
+ * ages are known, those with nothing to give are first again the next time and do not count.
+ */
 static uint64_t choose(struct uv_vm *vm, const struct block *block, uint64_t count, uint64_t bytes,
 	struct abi_coldest_ret *ret)
 {
+	bool by_address = vm->executor->age == NULL;
 	uint64_t found = 0, i;
 
 	for (i = 0; i < count && found < bytes; i++) {
@@ -155,6 +159,8 @@ static uint64_t choose(struct uv_vm *vm, const struct block *block, uint64_t cou
 		if (pages > 0 && !add_range(ret, r, same_slot))
 			break;
 		found += pages << PAGE_SHIFT;
+		if (pages > 0 || by_address)
+			ret->looked += range_bytes(range_of(vm, block[i]));
 	}
 	return i;
 }

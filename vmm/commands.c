@@ -171,7 +171,8 @@ static json_t *page_out_command(struct machine *machine, const json_t *request)
 	err = lethe_page_out_cold(machine->vm, bytes, &done);
 	if (err)
 		return page_out_failed(err);
-	return control_result(json_pack("{s:I}", "bytes", (json_int_t)done));
+	return control_result(
+		json_pack("{s:I, s:b}", "bytes", (json_int_t)done, "more", (int)(done >= bytes)));
 }
 
 #define FIELDS_MAX 2

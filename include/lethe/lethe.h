@@ -243,7 +243,8 @@ LETHE_API int lethe_page_out(
 
 /*
  * The same with about @bytes of what was not used for longest, as far as the executor knows.
- * *ret_bytes: how many went, less where less is in use.
+ * *ret_bytes: how many went.  Less if less is in use: all memory has its turn once, and what the
+ * guest brings back meanwhile stays.
  */
 LETHE_API int lethe_page_out_cold(struct lethe_vm *vm, uint64_t bytes, uint64_t *ret_bytes);
 

@@ -377,6 +377,7 @@ static void test_coldest_takes_turns(void **state)
 	const uint64_t blocks[] = {0, 1, 2, 3, 0, 1};
 	const struct abi_coldest args = {.bytes = PAGE};
 	struct abi_coldest_ret cold;
+	uint64_t looked = 0;
 	struct uvc c;
 
 	begin(&c, 1, "write 2M 4K\nwrite 4M 4K\nwrite 6M 4K\nprint a\n");
@@ -386,6 +387,8 @@ static void test_coldest_takes_turns(void **state)
 			ABI_ST_OK);
 		assert_int_equal(cold.count, 1);
 		assert_int_equal(cold.range[0].gpa / (2 * MIB), blocks[i]);
+		looked += cold.looked;
+		assert_int_equal(looked % BYTES, (blocks[i] + 1) * 2 * MIB);
 	}
 	uvc_end(&c);
 }

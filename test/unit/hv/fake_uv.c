@@ -2,7 +2,7 @@
 /*
  * A stand-in for lethe-uv that does as it is told, for tests of liblethe.
  *
- *	FAKE_UV_MODE	what is wrong with it, see enum mode below
+ *	FAKE_UV_MODE	what is wrong or special with it: where mode_is() asks
  *	FAKE_UV_FAIL	CALL:STATUS[:TIMES], numbers: this call is answered with this status,
  *			always or so many times
  *	FAKE_UV_EXITS	what vCPU 0 asks after VM_START: TYPE,ARG0,ARG1,ARG2,RESULT,SIZE;...
@@ -263,6 +263,19 @@ static void start_vcpu(void)
 	pthread_detach(thread);
 }
 
+/* Always a page more, after a quarter of slot 0, or as much as is asked for, at 0. */
+static void coldest(const struct abi_coldest *args, struct abi_coldest_ret *ret)
+{
+	static uint64_t turns;
+
+	*ret = (struct abi_coldest_ret){
+		.count = 1, .looked = args->bytes, .range = {{0, args->bytes}}};
+	if (mode_is("turns")) {
+		ret->looked = uv.slot[0].bytes / 4;
+		ret->range[0] = (struct abi_range){turns++ * 4096, 4096};
+	}
+}
+
 static uint32_t perform(uint32_t call, const void *args, const int *fds, uint64_t *result)
 {
 	switch (call) {
@@ -288,8 +301,7 @@ static uint32_t perform(uint32_t call, const void *args, const int *fds, uint64_
 		return fake_page_in(
 			args, uv.bulk, mode_is("one-by-one") ? 1 : UINT64_MAX, (void *)result);
 	case ABI_CALL_COLDEST:
-		*(struct abi_coldest_ret *)result = (struct abi_coldest_ret){
-			.count = 1, .range = {{0, ((const struct abi_coldest *)args)->bytes}}};
+		coldest(args, (void *)result);
 		break;
 	case ABI_CALL_MEM_READ:
 	case ABI_CALL_MEM_WRITE:

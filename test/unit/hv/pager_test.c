@@ -471,10 +471,19 @@ static void test_coldest(void **unused)
 	make(NULL);
 	assert_int_equal(lethe_page_out_cold(vm, BATCH + 1, &bytes), 0);
 	assert_int_equal(bytes, BATCH + PAGE);
-	/* It names the same again: that is the end of it. */
+	/* It names the same again, which is out. */
 	assert_int_equal(lethe_page_out_cold(vm, BATCH, &bytes), 0);
 	assert_int_equal(bytes, 0);
 	end_vm();
+	/* There is always more to be found, but all memory has had its turn. */
+	setenv("FAKE_UV_MODE", "turns", 1);
+	make(NULL);
+	assert_int_equal(lethe_page_out_cold(vm, MEMORY, &bytes), 0);
+	assert_int_equal(bytes, 4 * PAGE);
+	assert_int_equal(lethe_page_out_cold(vm, 3 * PAGE, &bytes), 0);
+	assert_int_equal(bytes, 3 * PAGE);
+	end_vm();
+	unsetenv("FAKE_UV_MODE");
 	setenv("FAKE_UV_FAIL", "24:11", 1);
 	make(NULL);
 	assert_int_equal(lethe_page_out_cold(vm, BATCH, &bytes), -EOPNOTSUPP);
