@@ -143,7 +143,7 @@ struct abi_answer {
 	uint32_t status; /* enum abi_status */
 	uint32_t seq;
 	uint32_t size; /* bytes of the result struct that follows; 0 unless ABI_ST_OK,
-			* except CANCELLED and QUARANTINED, which carry it too */
+			* except VERSION, CANCELLED and QUARANTINED, which carry it too */
 };
 
 struct abi_none {
