@@ -11,6 +11,11 @@
 
 /* ---- mapped pages ---- */
 
+static const struct abi_share_page *list_of(const struct lethe_vm *vm)
+{
+	return (const void *)((uint8_t *)vm->pages + ABI_SHARE_OFFSET(vm->vcpus));
+}
+
 static bool is_listed(const struct abi_share_page *list, uint64_t at, size_t bytes)
 {
 	uint32_t count = __atomic_load_n(&list->count, __ATOMIC_RELAXED);
@@ -34,8 +39,7 @@ static bool is_still(const struct abi_share_page *list, uint32_t seen)
 
 bool hv_copy_direct(struct lethe_vm *vm, uint64_t at, uint8_t *data, size_t bytes, bool to_guest)
 {
-	const struct abi_share_page *list =
-		(const void *)((uint8_t *)vm->pages + ABI_SHARE_OFFSET(vm->vcpus));
+	const struct abi_share_page *list = list_of(vm);
 	uint32_t seen = __atomic_load_n(&list->generation, __ATOMIC_ACQUIRE);
 
 	if (bytes == 0)
@@ -144,8 +148,7 @@ int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t 
 		return -ENODATA;
 	if (count == 1 && take_brought(vm, piece))
 		return 0;
-	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages +
-					(size_t)open_at.vcpu * ABI_EXIT_PAGE);
+	page = hv_vcpu_page(vm, open_at.vcpu);
 	l = &vm->local[open_at.vcpu];
 	if (!is_free(page, l))
 		return -ENODATA;
@@ -165,8 +168,7 @@ int hv_copy_by_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t 
 /* True if all of it fits one request, and none of it is within reach of this process. */
 static bool is_for_vcpu(struct lethe_vm *vm, const struct lethe_copy *piece, size_t count)
 {
-	const struct abi_share_page *list =
-		(const void *)((uint8_t *)vm->pages + ABI_SHARE_OFFSET(vm->vcpus));
+	const struct abi_share_page *list = list_of(vm);
 	size_t bytes = 0;
 
 	for (size_t i = 0; i < count && bytes <= ABI_COPY_DATA; i++) {
@@ -184,8 +186,7 @@ int hv_copy_then(struct lethe_vm *vm, const struct lethe_copy *piece, size_t cou
 
 	if (open_at.vm_id != vm->id || !lethe_vm_is_protected(vm) || !is_for_vcpu(vm, piece, count))
 		return lethe_mem_copy(vm, piece, count);
-	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages +
-					(size_t)open_at.vcpu * ABI_EXIT_PAGE);
+	page = hv_vcpu_page(vm, open_at.vcpu);
 	if (!is_free(page, &vm->local[open_at.vcpu]))
 		return lethe_mem_copy(vm, piece, count);
 	fill_request(page, data_of(vm), piece, count);

@@ -9,26 +9,26 @@
 #include "hv/vm.h"
 #include "os/futex.h"
 
-/* X(name here, name in the abi, whether the guest waits for an answer) */
-#define EXITS(X)                     \
-	X(CLOSED, CLOSED, false)     \
-	X(PRINT, PRINT, true)        \
-	X(PROTECT, PROTECT, true)    \
-	X(CONVERT, CONVERT, true)    \
-	X(RELEASE, RELEASE, true)    \
-	X(DMA, DMA, true)            \
-	X(REBOOT, REBOOT, false)     \
-	X(POWEROFF, POWEROFF, false) \
-	X(STOPPED, STOPPED, false)   \
-	X(HALTED, HALTED, false)     \
-	X(PIO, PIO, true)            \
-	X(MMIO, MMIO, true)
+/* X(name, whether the guest waits for an answer) */
+#define EXITS(X)           \
+	X(CLOSED, false)   \
+	X(PRINT, true)     \
+	X(PROTECT, true)   \
+	X(CONVERT, true)   \
+	X(RELEASE, true)   \
+	X(DMA, true)       \
+	X(REBOOT, false)   \
+	X(POWEROFF, false) \
+	X(STOPPED, false)  \
+	X(HALTED, false)   \
+	X(PIO, true)       \
+	X(MMIO, true)
 
 static enum lethe_exit_type type_of(uint32_t abi_type)
 {
 	switch (abi_type) {
-#define X(name, abi_name, waits)  \
-	case ABI_EXIT_##abi_name: \
+#define X(name, waits)        \
+	case ABI_EXIT_##name: \
 		return LETHE_EXIT_##name;
 		EXITS(X)
 #undef X
@@ -40,8 +40,8 @@ static enum lethe_exit_type type_of(uint32_t abi_type)
 static bool waits_for_answer(enum lethe_exit_type type)
 {
 	switch (type) {
-#define X(name, abi_name, waits) \
-	case LETHE_EXIT_##name:  \
+#define X(name, waits)          \
+	case LETHE_EXIT_##name: \
 		return waits;
 		EXITS(X)
 #undef X
@@ -166,7 +166,7 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 
 	if (vcpu >= vm->vcpus)
 		return fail(-EINVAL, "no vCPU %u", vcpu);
-	page = (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
+	page = hv_vcpu_page(vm, vcpu);
 	l = &vm->local[vcpu];
 	if (exit->type != 0 && waits_for_answer(exit->type)) {
 		int reply = note_answer(vm, l, exit);

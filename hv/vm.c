@@ -44,8 +44,7 @@ static void on_death(void *ctx)
 	struct lethe_vm *vm = ctx;
 
 	for (unsigned int i = 0; i < vm->vcpus && vm->pages != NULL; i++) {
-		struct abi_vcpu_page *page =
-			(struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)i * ABI_EXIT_PAGE);
+		struct abi_vcpu_page *page = hv_vcpu_page(vm, i);
 
 		__atomic_store_n(&page->type, ABI_EXIT_CLOSED, __ATOMIC_RELAXED);
 		__atomic_fetch_add(&page->exit_seq, 1, __ATOMIC_RELEASE);

@@ -68,6 +68,12 @@ struct lethe_vm {
 	struct pager *pager;             /* NULL: no page store.  Set once, atomic, under lock */
 };
 
+/* The page that @vcpu and its caller's thread share. */
+static inline struct abi_vcpu_page *hv_vcpu_page(const struct lethe_vm *vm, unsigned int vcpu)
+{
+	return (struct abi_vcpu_page *)((uint8_t *)vm->pages + (size_t)vcpu * ABI_EXIT_PAGE);
+}
+
 /* One reference more, or less; the last frees @vm, its pager and its page store. */
 void hv_get(struct lethe_vm *vm);
 void hv_put(struct lethe_vm *vm);
