@@ -3,19 +3,15 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <openssl/core_names.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
+#include <openssl/crypto.h>
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/failpoint.h"
+#include "uv/cipher.h"
 
-#define KEY_SIZE   32
-#define NONCE_SIZE 12
-#define TAG_SIZE   16
 #define CACHE_LINE 64
 
 /* Fewer pages are not worth waking another thread for. */
@@ -30,22 +26,21 @@ struct seal_binding {
 struct seal {
 	uint64_t version; /* the last one used */
 	struct seal_binding binding;
-	/* These have the key, and wipe it in the end. */
-	unsigned int ciphers;
-	EVP_CIPHER_CTX *encrypt[CREW_MAX], *decrypt[CREW_MAX];
+	unsigned int threads; /* that the key is for */
+	void *key;
 };
 
-static EVP_CIPHER *cipher;
+static const struct cipher *cipher;
 
 int seal_setup(void)
 {
-	uint8_t unused[KEY_SIZE];
+	uint8_t unused[CIPHER_KEY_SIZE];
+	int err = cipher_choose(&cipher);
 
-	cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
 	/* What the generator loads and opens, it does at its first use. */
-	if (cipher == NULL || RAND_priv_bytes(unused, sizeof(unused)) != 1)
-		return -EIO;
-	return 0;
+	if (err == 0 && RAND_priv_bytes(unused, sizeof(unused)) != 1)
+		err = -EIO;
+	return err;
 }
 
 int seal_random(void *ret, size_t size)
@@ -55,34 +50,20 @@ int seal_random(void *ret, size_t size)
 
 /* ---- the key ---- */
 
-static int add_cipher(struct seal *s, const uint8_t key[KEY_SIZE])
-{
-	EVP_CIPHER_CTX *e = EVP_CIPHER_CTX_new(), *d = EVP_CIPHER_CTX_new();
-
-	s->encrypt[s->ciphers] = e;
-	s->decrypt[s->ciphers] = d;
-	s->ciphers++;
-	if (e == NULL || d == NULL)
-		return -ENOMEM;
-	return EVP_EncryptInit_ex2(e, cipher, key, NULL, NULL) == 1 &&
-			       EVP_DecryptInit_ex2(d, cipher, key, NULL, NULL) == 1
-		       ? 0
-		       : -EIO;
-}
-
 int seal_new(const uint8_t vm_id[VM_ID_SIZE], uint64_t incarnation, struct seal **ret)
 {
 	struct seal *s = failpoint("uv-seal-key") < 0 ? NULL : calloc(1, sizeof(*s));
-	uint8_t key[KEY_SIZE];
+	uint8_t key[CIPHER_KEY_SIZE];
 	int err;
 
 	if (s == NULL)
 		return -ENOMEM;
 	memcpy(s->binding.vm_id, vm_id, VM_ID_SIZE);
 	s->binding.incarnation = htole64(incarnation);
+	s->threads = crew_threads();
 	err = RAND_priv_bytes(key, sizeof(key)) == 1 ? 0 : -EIO;
-	for (unsigned int i = 0; i < crew_threads() && err == 0; i++)
-		err = add_cipher(s, key);
+	if (err == 0)
+		err = cipher->key_new(key, s->threads, &s->key);
 	OPENSSL_cleanse(key, sizeof(key));
 	if (err < 0) {
 		seal_free(s);
@@ -96,10 +77,7 @@ void seal_free(struct seal *s)
 {
 	if (s == NULL)
 		return;
-	for (unsigned int i = 0; i < s->ciphers; i++) {
-		EVP_CIPHER_CTX_free(s->encrypt[i]);
-		EVP_CIPHER_CTX_free(s->decrypt[i]);
-	}
+	cipher->key_free(s->key);
 	free(s);
 }
 
@@ -140,7 +118,7 @@ bool seal_table_free_some(struct seal_table *t)
 
 /* ---- pages ---- */
 
-/* A call's pages, cut into parts for the crew: each has a cipher of its own. */
+/* A call's pages, cut into parts for the crew: each is a thread to the cipher. */
 struct job {
 	struct seal *s;
 	const struct seal_page *page;
@@ -153,7 +131,7 @@ static void cut(struct job *j, struct seal *s, const struct seal_page *page, uns
 	unsigned int wanted = (count + PART_MIN - 1) / PART_MIN;
 
 	*j = (struct job){.s = s, .page = page, .count = count};
-	j->parts = wanted < s->ciphers ? wanted : s->ciphers;
+	j->parts = wanted < s->threads ? wanted : s->threads;
 	for (unsigned int i = 0; i < j->parts; i++)
 		j->bad[i] = count;
 }
@@ -175,31 +153,27 @@ static void prefetch(const uint8_t *read, const uint8_t *write)
 	}
 }
 
-/* Readies @ctx for the page of @p: nonce and what is authenticated. */
-static bool begin_page(const struct seal *s, EVP_CIPHER_CTX *ctx, const struct seal_page *p)
+/* What makes the page of @p itself: nonce, tag and, in @binding, what is authenticated. */
+static struct cipher_page name_page(
+	const struct seal *s, const struct seal_page *p, struct seal_binding *binding)
 {
-	struct seal_binding binding = s->binding;
-	uint8_t nonce[NONCE_SIZE] = {0};
-	int n;
+	struct cipher_page c = {
+		.bound = binding, .bound_bytes = sizeof(*binding), .tag = p->record->tag};
 
-	binding.gfn = htole64(p->gfn.v);
-	binding.version = htole64(p->record->version & ~SEAL_WANTED);
-	memcpy(nonce, &binding.version, sizeof(binding.version));
-	return EVP_CipherInit_ex2(ctx, NULL, NULL, nonce, -1, NULL) == 1 &&
-	       EVP_CipherUpdate(ctx, NULL, &n, (const uint8_t *)&binding, sizeof(binding)) == 1;
+	*binding = s->binding;
+	binding->gfn = htole64(p->gfn.v);
+	binding->version = htole64(p->record->version & ~SEAL_WANTED);
+	memcpy(c.nonce, &binding->version, sizeof(binding->version));
+	return c;
 }
 
-static int seal_one(const struct seal *s, EVP_CIPHER_CTX *ctx, const struct seal_page *p)
+static int seal_one(const struct seal *s, unsigned int part, const struct seal_page *p)
 {
 	uint8_t out[PAGE_SIZE] __attribute__((aligned(64)));
-	OSSL_PARAM get_tag[] = {OSSL_PARAM_construct_octet_string(
-					OSSL_CIPHER_PARAM_AEAD_TAG, p->record->tag, TAG_SIZE),
-		OSSL_PARAM_construct_end()};
-	int n;
+	struct seal_binding binding;
+	struct cipher_page c = name_page(s, p, &binding);
 
-	if (!begin_page(s, ctx, p) || EVP_CipherUpdate(ctx, out, &n, p->plain, PAGE_SIZE) != 1 ||
-		n != (int)PAGE_SIZE || EVP_CipherFinal_ex(ctx, out, &n) != 1 ||
-		EVP_CIPHER_CTX_get_params(ctx, get_tag) != 1)
+	if (!cipher->encrypt(s->key, part, &c, out, p->plain))
 		return -EIO;
 	memcpy(p->cipher, out, PAGE_SIZE);
 	return 0;
@@ -212,7 +186,7 @@ static int seal_part(void *arg, uint64_t part)
 
 	for (unsigned int i = part_start(j, part); i < part_start(j, part + 1) && ret == 0; i++) {
 		prefetch(j->page[i + 1 < j->count ? i + 1 : i].plain, j->page[i].cipher);
-		ret = seal_one(j->s, j->s->encrypt[part], &j->page[i]);
+		ret = seal_one(j->s, (unsigned int)part, &j->page[i]);
 	}
 	return ret;
 }
@@ -232,17 +206,13 @@ int seal_pages(struct seal *s, struct crew *crew, const struct seal_page *page, 
 	return crew_run(crew, seal_part, &j, j.parts);
 }
 
-static int open_one(const struct seal *s, EVP_CIPHER_CTX *ctx, const struct seal_page *p)
+static int open_one(const struct seal *s, unsigned int part, const struct seal_page *p)
 {
-	int n;
+	struct seal_binding binding;
+	struct cipher_page c = name_page(s, p, &binding);
 
 	memcpy(p->plain, p->cipher, PAGE_SIZE);
-	if (!begin_page(s, ctx, p) ||
-		EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, TAG_SIZE, p->record->tag) != 1 ||
-		EVP_CipherUpdate(ctx, p->plain, &n, p->plain, PAGE_SIZE) != 1 ||
-		n != (int)PAGE_SIZE || EVP_CipherFinal_ex(ctx, p->plain, &n) != 1)
-		return -EBADMSG;
-	return 0;
+	return cipher->decrypt(s->key, part, &c, p->plain, p->plain) ? 0 : -EBADMSG;
 }
 
 static int open_part(void *arg, uint64_t part)
@@ -253,7 +223,7 @@ static int open_part(void *arg, uint64_t part)
 		int ret;
 
 		prefetch(j->page[i + 1 < j->count ? i + 1 : i].cipher, j->page[i].plain);
-		ret = open_one(j->s, j->s->decrypt[part], &j->page[i]);
+		ret = open_one(j->s, (unsigned int)part, &j->page[i]);
 		if (ret == 0)
 			continue;
 		j->bad[part] = i;
