@@ -2,8 +2,10 @@
 /*
  * The ultravisor's VM: one per process.
  *
- * Threads: the main thread performs uv calls; one thread per vCPU runs guest code; one
- * sweeper destroys and discards, with wipers that take no lock of the VM.
+ * Threads: the main thread performs uv calls, in part with a crew (os/crew.h); one thread per
+ * vCPU runs guest code; one sweeper destroys and discards, with wipers; where they are needed,
+ * one serves faults (uv/exec_kvm_fault.c) and one maps what is used much (uv/share_auto.h).
+ * Crew and wipers take no lock of the VM.
  *
  * Lock order (an outer lock is taken first):
  *   1. lock        state, slots, attributes, pending conversions, incarnations
@@ -11,6 +13,7 @@
  *                  vCPU or copy call, for writing while a mapping or attribute changes
  *   3. stale_lock  shared backing that waits to be discarded
  *   4. run_lock    who is inside guest code, pause and stop requests
+ * send_lock is inside lock, and no other in it.
  * No lock is held while waiting for the hypervisor.
  */
 #ifndef UV_VM_H
@@ -79,7 +82,7 @@ struct uv_vcpu {
 
 struct uv_vm {
 	int socket;
-	pthread_mutex_t send_lock; /* answers come from two threads */
+	pthread_mutex_t send_lock; /* answers and events come from many threads */
 
 	pthread_mutex_t lock;
 	struct vm_state state;
