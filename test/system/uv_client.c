@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "abi/guestcall.h"
+#include "guest/workload.h"
 #include "os/futex.h"
 #include "os/memfd.h"
 #include "os/socket.h"
@@ -70,6 +71,14 @@ void uvc_spawn(struct uvc *c)
 	/* It goes on in a process that is also a child of this one. */
 	assert_int_equal(waitpid(first, &status, 0), first);
 	assert_int_equal(status, 0);
+}
+
+void uvc_spawn_failing(struct uvc *c, const char *failpoint)
+{
+	setenv("LETHE_FAILPOINT", failpoint, 1);
+	uvc_spawn(c);
+	unsetenv("LETHE_FAILPOINT");
+	assert_int_equal(uvc_hello(c), ABI_ST_OK);
 }
 
 void uvc_hang_up(struct uvc *c)
@@ -370,6 +379,20 @@ uint32_t uvc_slot_add(struct uvc *c, unsigned int id, uint64_t gpa, uint64_t byt
 	return status;
 }
 
+uint32_t uvc_slot_remove(struct uvc *c, uint32_t id)
+{
+	const struct abi_slot args = {.id = id};
+
+	return uvc_call(c, ABI_CALL_SLOT_UNREGISTER, &args, sizeof(args), NULL, 0, NULL, 0);
+}
+
+uint32_t uvc_slot_move(struct uvc *c, uint32_t id, uint64_t gpa)
+{
+	const struct abi_slot_move args = {.id = id, .gpa = gpa};
+
+	return uvc_call(c, ABI_CALL_SLOT_MOVE, &args, sizeof(args), NULL, 0, NULL, 0);
+}
+
 void uvc_slots_drop(struct uvc *c)
 {
 	for (unsigned int i = 0; i < ABI_MAX_SLOTS; i++) {
@@ -385,6 +408,14 @@ void uvc_begin(struct uvc *c, unsigned int vcpus, uint32_t flags, uint64_t bytes
 {
 	uvc_spawn(c);
 	assert_int_equal(uvc_hello(c), ABI_ST_OK);
+	assert_int_equal(uvc_create(c, vcpus, flags), ABI_ST_OK);
+	assert_int_equal(uvc_slot_add(c, 0, 0, bytes), ABI_ST_OK);
+}
+
+void uvc_begin_failing(
+	struct uvc *c, const char *failpoint, unsigned int vcpus, uint32_t flags, uint64_t bytes)
+{
+	uvc_spawn_failing(c, failpoint);
 	assert_int_equal(uvc_create(c, vcpus, flags), ABI_ST_OK);
 	assert_int_equal(uvc_slot_add(c, 0, 0, bytes), ABI_ST_OK);
 }
@@ -416,6 +447,18 @@ void uvc_protect(struct uvc *c, uint64_t bytes)
 	assert_int_equal(uvc_call0(c, ABI_CALL_INIT_DONE, NULL, 0), ABI_ST_OK);
 }
 
+void uvc_start(struct uvc *c)
+{
+	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+}
+
+void uvc_start_protected(struct uvc *c, const char *text)
+{
+	uvc_load(c, text);
+	uvc_protect(c, LOW);
+	uvc_start(c);
+}
+
 uint32_t uvc_mem(struct uvc *c, uint32_t nr, uint64_t gpa, uint32_t bytes)
 {
 	const struct abi_mem args = {.gpa = gpa, .bytes = bytes};
@@ -429,6 +472,25 @@ struct abi_info_ret uvc_info(struct uvc *c)
 
 	assert_int_equal(uvc_call0(c, ABI_CALL_INFO, &info, sizeof(info)), ABI_ST_OK);
 	return info;
+}
+
+void uvc_fill(uint8_t *to, uint64_t gpa, uint64_t bytes, uint64_t seed)
+{
+	for (uint64_t o = 0; o < bytes; o += 8) {
+		uint64_t word = workload_pattern(gpa + o, seed, 0);
+
+		memcpy(to + o, &word, 8);
+	}
+}
+
+void uvc_assert_filled(const uint8_t *at, uint64_t gpa, uint64_t bytes, uint64_t seed)
+{
+	for (uint64_t o = 0; o < bytes; o += 8) {
+		uint64_t word;
+
+		memcpy(&word, at + o, 8);
+		assert_int_equal(word, workload_pattern(gpa + o, seed, 0));
+	}
 }
 
 /* ---- vCPUs ---- */
@@ -477,6 +539,16 @@ void uvc_run_until(struct uvc *c, uint32_t type, struct abi_vcpu_page *ret)
 			    ret->type == ABI_EXIT_RELEASE);
 		uvc_reply(c, 0, ABI_ST_OK);
 	}
+}
+
+void uvc_expect_stopped(struct uvc *c, uint64_t reason, uint64_t gpa)
+{
+	struct abi_vcpu_page page;
+
+	uvc_exit(c, 0, &page);
+	assert_int_equal(page.type, ABI_EXIT_STOPPED);
+	assert_int_equal(page.arg[0], reason);
+	assert_int_equal(page.arg[1], gpa);
 }
 
 void uvc_protect_asked(struct uvc *c, const struct abi_vcpu_page *page)

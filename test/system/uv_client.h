@@ -18,6 +18,15 @@
 #include "abi/status.h"
 #include "abi/uvcall.h"
 
+/* What guests of the tests are made of; a protected one has its workload below LOW. */
+#define KIB  ((uint64_t)1 << 10)
+#define MIB  ((uint64_t)1 << 20)
+#define TOP  ((uint64_t)1 << 48) /* the end of all addresses */
+#define PAGE 4096u
+#define LOW  MIB
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 /* A packet's answer did not come because the connection has ended. */
 #define UVC_GONE 0xffffffffu
 
@@ -58,6 +67,9 @@ struct uvc {
 
 /* Starts lethe-uv.  Nothing is said yet. */
 void uvc_spawn(struct uvc *c);
+
+/* Starts one that fails at @failpoint, which this process does not; says hello. */
+void uvc_spawn_failing(struct uvc *c, const char *failpoint);
 
 /* Closes the socket: the hypervisor is gone. */
 void uvc_hang_up(struct uvc *c);
@@ -101,11 +113,19 @@ uint32_t uvc_create(struct uvc *c, unsigned int vcpus, uint32_t flags);
 /* A new memfd as slot @id. */
 uint32_t uvc_slot_add(struct uvc *c, unsigned int id, uint64_t gpa, uint64_t bytes);
 
+uint32_t uvc_slot_remove(struct uvc *c, uint32_t id);
+
+uint32_t uvc_slot_move(struct uvc *c, uint32_t id, uint64_t gpa);
+
 /* Forgets the slots, as PREPARE and RESET do on the other side. */
 void uvc_slots_drop(struct uvc *c);
 
 /* spawn, hello, create, and @bytes of memory in slot 0 at GPA 0. */
 void uvc_begin(struct uvc *c, unsigned int vcpus, uint32_t flags, uint64_t bytes);
+
+/* The same, in a lethe-uv that fails at @failpoint; this process does not. */
+void uvc_begin_failing(
+	struct uvc *c, const char *failpoint, unsigned int vcpus, uint32_t flags, uint64_t bytes);
 
 /* Puts a workload where the guest looks for it. */
 void uvc_load(struct uvc *c, const char *text);
@@ -115,9 +135,18 @@ uint32_t uvc_page_in(struct uvc *c, uint64_t gpa, uint64_t bytes);
 /* The switch before start; [0, @bytes) keeps its content. */
 void uvc_protect(struct uvc *c, uint64_t bytes);
 
+void uvc_start(struct uvc *c);
+
+/* Loads @text and starts it in a VM that is protected from the start. */
+void uvc_start_protected(struct uvc *c, const char *text);
+
 uint32_t uvc_mem(struct uvc *c, uint32_t nr, uint64_t gpa, uint32_t bytes);
 
 struct abi_info_ret uvc_info(struct uvc *c);
+
+/* What a guest's `write` of @seed leaves in [@gpa, @gpa + @bytes): puts it there, or looks. */
+void uvc_fill(uint8_t *to, uint64_t gpa, uint64_t bytes, uint64_t seed);
+void uvc_assert_filled(const uint8_t *at, uint64_t gpa, uint64_t bytes, uint64_t seed);
 
 /* ---- vCPUs ---- */
 
@@ -132,6 +161,9 @@ void uvc_reply(struct uvc *c, unsigned int vcpu, uint32_t status);
  * Fails the test if the guest was stopped instead.
  */
 void uvc_run_until(struct uvc *c, uint32_t type, struct abi_vcpu_page *ret);
+
+/* Waits for the next exit of vCPU 0, which must be that it was stopped, for @reason at @gpa. */
+void uvc_expect_stopped(struct uvc *c, uint64_t reason, uint64_t gpa);
 
 /* Answers a PROTECT exit in *@page with the switch it asks for. */
 void uvc_protect_asked(struct uvc *c, const struct abi_vcpu_page *page);

@@ -5,23 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "guest/workload.h"
 #include "test/system/uv_store.h"
 
-#define TOP ((uint64_t)1 << 48)
-
 /* ---- moving slots ---- */
-
-static uint32_t move(struct uvc *c, uint32_t id, uint64_t gpa)
-{
-	const struct abi_slot_move args = {.id = id, .gpa = gpa};
-
-	return uvc_call(c, ABI_CALL_SLOT_MOVE, &args, sizeof(args), NULL, 0, NULL, 0);
-}
 
 /* Memory of a normal VM moves with its content, while no vCPU runs. */
 static void test_move_normal(void **state)
@@ -33,29 +22,25 @@ static void test_move_normal(void **state)
 	uvc_load(&c, "check 32M 8K\nprint ready\npoweroff\n");
 	assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
 	assert_int_equal(uvc_slot_add(&c, 2, 20 * MIB, MIB), ABI_ST_OK);
-	for (uint64_t o = 0; o < 8 * KIB; o += 8) {
-		uint64_t word = workload_pattern(32 * MIB + o, 0, 0);
-
-		memcpy(c.slot[1].base + o, &word, 8);
-	}
-	assert_int_equal(move(&c, ABI_MAX_SLOTS, 32 * MIB), ABI_ST_INVALID);
-	assert_int_equal(move(&c, 3, 32 * MIB), ABI_ST_NOT_FOUND);
-	assert_int_equal(move(&c, 1, 32 * MIB + 8), ABI_ST_INVALID);
-	assert_int_equal(move(&c, 1, TOP), ABI_ST_RANGE);
-	assert_int_equal(move(&c, 1, TOP - PAGE), ABI_ST_RANGE);
-	assert_int_equal(move(&c, 1, MEMORY - PAGE), ABI_ST_EXISTS);
-	assert_int_equal(move(&c, 1, 20 * MIB + PAGE), ABI_ST_EXISTS);
-	assert_int_equal(move(&c, 1, 19 * MIB + PAGE), ABI_ST_EXISTS);
+	uvc_fill(c.slot[1].base, 32 * MIB, 8 * KIB, 0);
+	assert_int_equal(uvc_slot_move(&c, ABI_MAX_SLOTS, 32 * MIB), ABI_ST_INVALID);
+	assert_int_equal(uvc_slot_move(&c, 3, 32 * MIB), ABI_ST_NOT_FOUND);
+	assert_int_equal(uvc_slot_move(&c, 1, 32 * MIB + 8), ABI_ST_INVALID);
+	assert_int_equal(uvc_slot_move(&c, 1, TOP), ABI_ST_RANGE);
+	assert_int_equal(uvc_slot_move(&c, 1, TOP - PAGE), ABI_ST_RANGE);
+	assert_int_equal(uvc_slot_move(&c, 1, MEMORY - PAGE), ABI_ST_EXISTS);
+	assert_int_equal(uvc_slot_move(&c, 1, 20 * MIB + PAGE), ABI_ST_EXISTS);
+	assert_int_equal(uvc_slot_move(&c, 1, 19 * MIB + PAGE), ABI_ST_EXISTS);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 16 * MIB, MIB), ABI_ST_OK);
 	/* Over itself, to the very end, and where it is. */
-	assert_int_equal(move(&c, 1, 16 * MIB + PAGE), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, 16 * MIB + PAGE), ABI_ST_OK);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 16 * MIB, PAGE), ABI_ST_NOT_FOUND);
-	assert_int_equal(move(&c, 1, TOP - MIB), ABI_ST_OK);
-	assert_int_equal(move(&c, 1, 32 * MIB), ABI_ST_OK);
-	assert_int_equal(move(&c, 1, 32 * MIB), ABI_ST_OK);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, TOP - MIB), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, 32 * MIB), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, 32 * MIB), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_run_until(&c, ABI_EXIT_PRINT, &page);
-	assert_int_equal(move(&c, 2, 40 * MIB), ABI_ST_BUSY);
+	assert_int_equal(uvc_slot_move(&c, 2, 40 * MIB), ABI_ST_BUSY);
 	uvc_reply(&c, 0, ABI_ST_OK);
 	uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 	uvc_end(&c);
@@ -74,11 +59,9 @@ static void begin_released(struct uvc *c, const char *text)
 		text);
 	uvc_begin(c, 1, 0, MEMORY);
 	assert_int_equal(uvc_slot_add(c, 1, 16 * MIB, MIB), ABI_ST_OK);
-	uvc_load(c, all);
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start_protected(c, all);
 	uvc_run_until(c, ABI_EXIT_PRINT, &page);
-	assert_int_equal(move(c, 1, 12 * MIB), ABI_ST_BUSY);
+	assert_int_equal(uvc_slot_move(c, 1, 12 * MIB), ABI_ST_BUSY);
 	uvc_reply(c, 0, ABI_ST_OK);
 	uvc_run_until(c, ABI_EXIT_PRINT, &page);
 }
@@ -90,12 +73,12 @@ static void test_move_released(void **state)
 	struct uvc c;
 
 	begin_released(&c, "zero 12M 1M\nwrite 12M 64K\ncheck 12M 64K\npoweroff\n");
-	assert_int_equal(move(&c, 1, MEMORY - PAGE), ABI_ST_EXISTS);
-	assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, MEMORY - PAGE), ABI_ST_EXISTS);
+	assert_int_equal(uvc_slot_move(&c, 1, 12 * MIB), ABI_ST_OK);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 16 * MIB, PAGE), ABI_ST_NOT_FOUND);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 12 * MIB, PAGE), ABI_ST_DENIED);
 	/* It is the guest's again. */
-	assert_int_equal(move(&c, 1, 13 * MIB), ABI_ST_BUSY);
+	assert_int_equal(uvc_slot_move(&c, 1, 13 * MIB), ABI_ST_BUSY);
 	/* The old place is free and has no past. */
 	assert_int_equal(uvc_slot_add(&c, 2, 16 * MIB, MIB), ABI_ST_OK);
 	store_finish(&c, s);
@@ -103,16 +86,12 @@ static void test_move_released(void **state)
 
 static void test_old_place_is_gone(void **state)
 {
-	struct abi_vcpu_page page;
 	struct uvc c;
 
 	begin_released(&c, "write 16M 4K\nprint never\n");
-	assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_OK);
+	assert_int_equal(uvc_slot_move(&c, 1, 12 * MIB), ABI_ST_OK);
 	uvc_reply(&c, 0, ABI_ST_OK);
-	uvc_exit(&c, 0, &page);
-	assert_int_equal(page.type, ABI_EXIT_STOPPED);
-	assert_int_equal(page.arg[0], ABI_STOP_VIOLATION);
-	assert_int_equal(page.arg[1], 16 * MIB);
+	uvc_expect_stopped(&c, ABI_STOP_VIOLATION, 16 * MIB);
 	uvc_end(&c);
 }
 
@@ -120,12 +99,9 @@ static void test_old_place_is_gone(void **state)
 
 static struct abi_coldest_ret coldest(struct uvc *c, uint64_t bytes)
 {
-	const struct abi_coldest args = {.bytes = bytes};
 	struct abi_coldest_ret ret;
 
-	assert_int_equal(
-		uvc_call(c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, &ret, sizeof(ret)),
-		ABI_ST_OK);
+	assert_int_equal(uvc_coldest(c, bytes, &ret), ABI_ST_OK);
 	assert_true(ret.count <= ABI_MAX_RANGES);
 	for (uint32_t i = 0; i < ret.count; i++) {
 		assert_true(ret.range[i].bytes > 0);

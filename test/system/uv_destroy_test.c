@@ -14,9 +14,7 @@
 
 #include "test/system/uv_client.h"
 
-#define MIB    ((uint64_t)1 << 20)
 #define MEMORY (8 * MIB)
-#define LOW    MIB
 
 /* A protected VM of @bytes that has written to all of it and stopped. */
 static void fill_and_stop(struct uvc *c, uint64_t bytes)
@@ -24,9 +22,8 @@ static void fill_and_stop(struct uvc *c, uint64_t bytes)
 	struct abi_vcpu_page page;
 
 	assert_int_equal(uvc_slot_add(c, 0, 0, bytes), ABI_ST_OK);
-	uvc_load(c, bytes > MEMORY ? "touch 1M 95M\npoweroff\n" : "touch 1M 7M\npoweroff\n");
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start_protected(
+		c, bytes > MEMORY ? "touch 1M 95M\npoweroff\n" : "touch 1M 7M\npoweroff\n");
 	uvc_run_until(c, ABI_EXIT_POWEROFF, &page);
 }
 
@@ -270,7 +267,7 @@ static void check_reboots(uint32_t flags, bool lazy)
 	uvc_load(&c, reboot_text);
 	uvc_protect(&c, LOW);
 	for (int boot = 0; boot < 4; boot++) {
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		if (boot > 0) {
 			uvc_run_until(&c, ABI_EXIT_PROTECT, &page);
 			uvc_protect_asked(&c, &page);

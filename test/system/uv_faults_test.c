@@ -8,36 +8,18 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-#include "guest/workload.h"
 #include "os/memfd.h"
 #include "test/system/uv_client.h"
 
-#define KIB    ((uint64_t)1 << 10)
-#define MIB    ((uint64_t)1 << 20)
 #define MEMORY (8 * MIB)
-#define LOW    MIB
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-/* lethe-uv fails at @failpoint; this process does not. */
-static void spawn(struct uvc *c, const char *failpoint)
-{
-	setenv("LETHE_FAILPOINT", failpoint, 1);
-	uvc_spawn(c);
-	unsetenv("LETHE_FAILPOINT");
-	assert_int_equal(uvc_hello(c), ABI_ST_OK);
-}
 
 static void begin(struct uvc *c, const char *failpoint, uint32_t flags, const char *text)
 {
-	spawn(c, failpoint);
-	assert_int_equal(uvc_create(c, 1, flags), ABI_ST_OK);
-	assert_int_equal(uvc_slot_add(c, 0, 0, MEMORY), ABI_ST_OK);
+	uvc_begin_failing(c, failpoint, 1, flags, MEMORY);
 	uvc_load(c, text);
 }
 
@@ -59,7 +41,7 @@ static void test_create(void **state)
 		int fds[4];
 
 		print_message("%s\n", failpoints[i]);
-		spawn(&c, failpoints[i]);
+		uvc_spawn_failing(&c, failpoints[i]);
 		uvc_make_shared(&c, 3, fds);
 		assert_int_equal(create(&c, fds), ABI_ST_NO_MEMORY);
 		assert_int_equal(c.status->magic, 0);
@@ -75,7 +57,7 @@ static void test_create_and_hang_up(void **state)
 	struct uvc c;
 	int fds[4];
 
-	spawn(&c, "uv-vcpu-create:2");
+	uvc_spawn_failing(&c, "uv-vcpu-create:2");
 	uvc_make_shared(&c, 3, fds);
 	assert_int_equal(create(&c, fds), ABI_ST_NO_MEMORY);
 	uvc_end(&c);
@@ -85,7 +67,7 @@ static void test_slot_register(void **state)
 {
 	struct uvc c;
 
-	spawn(&c, "window-shared");
+	uvc_spawn_failing(&c, "window-shared");
 	assert_int_equal(uvc_create(&c, 1, 0), ABI_ST_OK);
 	assert_int_equal(uvc_slot_add(&c, 0, 0, MEMORY), ABI_ST_NO_MEMORY);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, LOW, 8), ABI_ST_NOT_FOUND);
@@ -110,11 +92,7 @@ static void test_switch(void **state)
 		print_message("%s\n", faults[i].failpoint);
 		begin(&c, faults[i].failpoint, 0, "check 2M 4K\nzero 3M 4M\npoweroff\n");
 		assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
-		for (uint64_t o = 0; o < 4 * KIB; o += 8) {
-			uint64_t word = workload_pattern(2 * MIB + o, 0, 0);
-
-			memcpy(c.slot[0].base + 2 * MIB + o, &word, 8);
-		}
+		uvc_fill(c.slot[0].base + 2 * MIB, 2 * MIB, 4 * KIB, 0);
 		assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_START, NULL, 0), faults[i].start);
 		if (faults[i].start != ABI_ST_OK) {
 			assert_int_equal(uvc_info(&c).security, ABI_SEC_NORMAL);
@@ -128,7 +106,7 @@ static void test_switch(void **state)
 			assert_int_equal(uvc_info(&c).security, ABI_SEC_TRANSIENT);
 		}
 		assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_DONE, NULL, 0), ABI_ST_OK);
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		uvc_end(&c);
 	}
@@ -162,7 +140,7 @@ static void test_page_in(void **state)
 			uvc_call0(&c, ABI_CALL_INIT_DONE, &done[i], sizeof(done[i])), ABI_ST_OK);
 		assert_int_equal(done[i].pages_copied, LOW / 4096);
 		assert_memory_equal(done[i].measurement, done[0].measurement, ABI_MEASUREMENT_SIZE);
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		uvc_end(&c);
 	}
@@ -243,7 +221,7 @@ static void test_quarantine(void **state)
 		print_message("%s\n", failpoints[i]);
 		begin(&c, failpoints[i], 0, "touch 1M 7M\npoweroff\n");
 		uvc_protect(&c, LOW);
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		assert_int_equal(uvc_call0(&c, ABI_CALL_PREPARE, NULL, 0), ABI_ST_OK);
 		uvc_slots_drop(&c);
@@ -255,9 +233,7 @@ static void test_quarantine(void **state)
 		assert_int_equal(c.status->quarantined_bytes, ret.quarantined);
 		/* The VM goes on, in other memory. */
 		assert_int_equal(uvc_slot_add(&c, 0, 0, MEMORY), ABI_ST_OK);
-		uvc_load(&c, "zero 1M 7M\npoweroff\n");
-		uvc_protect(&c, LOW);
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start_protected(&c, "zero 1M 7M\npoweroff\n");
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		uvc_end(&c);
 	}
@@ -289,7 +265,7 @@ static void test_share(void **state)
 		print_message("%s\n", failpoints[i]);
 		begin(&c, failpoints[i], ABI_VM_SHARE_MAPPED, "write 2M 64K\nshare 2M 64K\n");
 		uvc_protect(&c, LOW);
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		convert(&c);
 		uvc_exit(&c, 0, &page);
 		assert_int_equal(page.type, ABI_EXIT_STOPPED);
@@ -312,19 +288,14 @@ static void test_unshare(void **state)
 	begin(&c, "window-private:2", ABI_VM_SHARE_MAPPED,
 		"write 2M 64K\nshare 2M 64K\nunshare 2M 64K\n");
 	uvc_protect(&c, LOW);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	convert(&c);
 	convert(&c);
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_STOPPED);
 	assert_int_equal(uvc_info(&c).shared_pages, 16);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, 64 * KIB), ABI_ST_OK);
-	for (uint64_t o = 0; o < 64 * KIB; o += 8) {
-		uint64_t word;
-
-		memcpy(&word, c.bulk + o, 8);
-		assert_int_equal(word, workload_pattern(2 * MIB + o, 0, 0));
-	}
+	uvc_assert_filled(c.bulk, 2 * MIB, 64 * KIB, 0);
 	uvc_end(&c);
 }
 

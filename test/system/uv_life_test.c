@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -20,11 +19,7 @@
 #include "os/memfd.h"
 #include "test/system/uv_client.h"
 
-#define MIB    ((uint64_t)1 << 20)
 #define MEMORY (8 * MIB)
-#define LOW    MIB
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char text[] = "vcpu 0\n"
 			   "write 1M 7M\n"
@@ -62,7 +57,7 @@ static void step_slots(struct uvc *c)
 
 static void step_start(struct uvc *c)
 {
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(c);
 }
 
 static void step_asked(struct uvc *c)
@@ -237,7 +232,7 @@ static void test_unanswered_exits_delay_nothing(void **state)
 			uvc_load(&c, texts[i]);
 			if (i > 1)
 				uvc_protect(&c, LOW);
-			assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+			uvc_start(&c);
 			if (i < 5)
 				uvc_exit(&c, 0, &last);
 			if (end == 0) {
@@ -258,7 +253,7 @@ static void test_late_answers_are_ignored(void **state)
 
 	uvc_begin(&c, 1, 0, MEMORY);
 	uvc_load(&c, "print first\nprint second\n");
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_exit(&c, 0, &last);
 	old = c.exit_seen[0];
 	step_stop(&c);
@@ -266,7 +261,7 @@ static void test_late_answers_are_ignored(void **state)
 	uvc_slots_drop(&c);
 	assert_int_equal(uvc_slot_add(&c, 0, 0, MEMORY), ABI_ST_OK);
 	uvc_load(&c, "print first\nprint second\n");
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_exit(&c, 0, &last);
 	assert_memory_equal(last.data, "first", 5);
 	assert_int_not_equal(c.exit_seen[0], old);

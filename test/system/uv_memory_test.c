@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What lethe-uv does with memory: slots, the switch to secure, copies, and its end. */
-#include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
 #include <setjmp.h>
@@ -14,18 +13,10 @@
 
 #include <cmocka.h>
 
-#include "guest/workload.h"
 #include "os/memfd.h"
 #include "test/system/uv_client.h"
 
-#define KIB    ((uint64_t)1 << 10)
-#define MIB    ((uint64_t)1 << 20)
-#define TOP    ((uint64_t)1 << 48)
-#define PAGE   4096u
 #define MEMORY (8 * MIB)
-#define LOW    MIB
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* ---- slots ---- */
 
@@ -34,13 +25,6 @@ static uint32_t add_fd(struct uvc *c, uint32_t id, uint64_t gpa, uint64_t bytes,
 	const struct abi_slot args = {.id = id, .gpa = gpa, .bytes = bytes};
 
 	return uvc_call(c, ABI_CALL_SLOT_REGISTER, &args, sizeof(args), &fd, 1, NULL, 0);
-}
-
-static uint32_t remove_slot(struct uvc *c, uint32_t id)
-{
-	const struct abi_slot args = {.id = id};
-
-	return uvc_call(c, ABI_CALL_SLOT_UNREGISTER, &args, sizeof(args), NULL, 0, NULL, 0);
 }
 
 static void test_bad_slot_ranges(void **state)
@@ -82,10 +66,10 @@ static void test_bad_slot_ranges(void **state)
 	assert_int_equal(add_fd(&c, UINT32_MAX, 64 * MIB, MIB, fd), ABI_ST_INVALID);
 	assert_int_equal(add_fd(&c, 1, MEMORY, TOP - MEMORY, big), ABI_ST_NO_MEMORY);
 	/* None of these took anything. */
-	assert_int_equal(remove_slot(&c, 1), ABI_ST_NOT_FOUND);
+	assert_int_equal(uvc_slot_remove(&c, 1), ABI_ST_NOT_FOUND);
 	assert_int_equal(add_fd(&c, 1, MEMORY, MIB, fd), ABI_ST_OK);
 	assert_int_equal(add_fd(&c, 2, TOP - PAGE, PAGE, fd), ABI_ST_OK);
-	assert_int_equal(remove_slot(&c, ABI_MAX_SLOTS), ABI_ST_INVALID);
+	assert_int_equal(uvc_slot_remove(&c, ABI_MAX_SLOTS), ABI_ST_INVALID);
 	uvc_end(&c);
 	close(fd);
 	close(big);
@@ -137,7 +121,7 @@ static void test_all_slots(void **state)
 	for (uint32_t id = 1; id < ABI_MAX_SLOTS; id++)
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, MEMORY + id * MIB, PAGE), 0);
 	for (uint32_t id = 0; id < ABI_MAX_SLOTS; id++)
-		assert_int_equal(remove_slot(&c, id), ABI_ST_OK);
+		assert_int_equal(uvc_slot_remove(&c, id), ABI_ST_OK);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, LOW, PAGE), ABI_ST_NOT_FOUND);
 	uvc_end(&c);
 }
@@ -190,7 +174,7 @@ static void test_page_in_what_the_guest_named(void **state)
 		     "check 3M 4K 7\n"
 		     "zero 3076K 1020K\n"
 		     "poweroff\n");
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_run_until(&c, ABI_EXIT_PROTECT, &page);
 	assert_int_equal(page.data_size, sizeof(range));
 	memcpy(range, page.data, sizeof(range));
@@ -235,7 +219,7 @@ static void test_abort_keeps_content(void **state)
 		assert_memory_equal(c.bulk, c.slot[0].base + 5 * MIB, PAGE);
 		assert_int_equal(c.bulk[0], 'x');
 	}
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_run_until(&c, ABI_EXIT_PROTECT, &page);
 	uvc_exit(&c, 1, &page);
 	assert_int_equal(page.type, ABI_EXIT_PRINT);
@@ -264,7 +248,7 @@ static void test_other_pages_are_zero(void **state)
 	memset(c.slot[0].base, 0xee, MEMORY);
 	assert_int_equal(uvc_call0(&c, ABI_CALL_INIT_DONE, NULL, 0), ABI_ST_OK);
 	memset(c.slot[0].base, 0xee, MEMORY);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 	uvc_end(&c);
 }
@@ -346,16 +330,6 @@ static uint32_t write_mem(struct uvc *c, uint64_t gpa, uint32_t bytes)
 	return uvc_mem(c, ABI_CALL_MEM_WRITE, gpa, bytes);
 }
 
-static void assert_pattern(const uint8_t *p, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8) {
-		uint64_t word;
-
-		memcpy(&word, p + o, 8);
-		assert_int_equal(word, workload_pattern(gpa + o, seed, 0));
-	}
-}
-
 /* A refused copy leaves the bulk buffer as it was. */
 static void assert_refused(struct uvc *c, uint64_t gpa, uint32_t bytes, uint32_t status)
 {
@@ -382,7 +356,7 @@ static void check_copies(uint32_t flags)
 		     "check 2M 64K 4\n"
 		     "poweroff\n");
 	uvc_protect(&c, LOW);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	do {
 		uvc_exit(&c, 0, &page);
 		if (page.type == ABI_EXIT_CONVERT)
@@ -392,11 +366,11 @@ static void check_copies(uint32_t flags)
 	assert_int_equal(uvc_info(&c).shared_pages, 10);
 
 	assert_int_equal(read_mem(&c, 2 * MIB, 32 * KIB), ABI_ST_OK);
-	assert_pattern(c.bulk, 2 * MIB, 32 * KIB, 3);
+	uvc_assert_filled(c.bulk, 2 * MIB, 32 * KIB, 3);
 	assert_int_equal(read_mem(&c, 2 * MIB + 4091, 10), ABI_ST_OK);
 	/* Across two slots. */
 	assert_int_equal(read_mem(&c, MEMORY - PAGE, 2 * PAGE), ABI_ST_OK);
-	assert_pattern(c.bulk, MEMORY - PAGE, 2 * PAGE, 3);
+	uvc_assert_filled(c.bulk, MEMORY - PAGE, 2 * PAGE, 3);
 
 	assert_refused(&c, 3 * MIB, 1, ABI_ST_DENIED);
 	assert_refused(&c, 2 * MIB + 32 * KIB, PAGE, ABI_ST_DENIED);
@@ -416,23 +390,16 @@ static void check_copies(uint32_t flags)
 
 	/* What was refused has not changed the part that is shared, either. */
 	assert_int_equal(read_mem(&c, 2 * MIB, 32 * KIB), ABI_ST_OK);
-	assert_pattern(c.bulk, 2 * MIB, 32 * KIB, 3);
-	for (uint64_t o = 0; o < 32 * KIB; o += 8) {
-		uint64_t word = workload_pattern(2 * MIB + o, 4, 0);
-
-		memcpy(c.bulk + o, &word, 8);
-	}
+	uvc_assert_filled(c.bulk, 2 * MIB, 32 * KIB, 3);
+	uvc_fill(c.bulk, 2 * MIB, 32 * KIB, 4);
 	assert_int_equal(write_mem(&c, 2 * MIB, 32 * KIB), ABI_ST_OK);
 	if ((flags & ABI_VM_SHARE_MAPPED) != 0)
-		assert_pattern(c.slot[0].base + 2 * MIB, 2 * MIB, 32 * KIB, 4);
+		uvc_assert_filled(c.slot[0].base + 2 * MIB, 2 * MIB, 32 * KIB, 4);
 	else
 		assert_memory_equal(c.slot[0].base + 2 * MIB, (uint8_t[64]){0}, 64);
 	/* The guest finds seed 4 in the first half, which was written to, and 3 in the rest. */
 	uvc_reply(&c, 0, ABI_ST_OK);
-	uvc_exit(&c, 0, &page);
-	assert_int_equal(page.type, ABI_EXIT_STOPPED);
-	assert_int_equal(page.arg[0], ABI_STOP_CHECK);
-	assert_int_equal(page.arg[1], 2 * MIB + 32 * KIB);
+	uvc_expect_stopped(&c, ABI_STOP_CHECK, 2 * MIB + 32 * KIB);
 	uvc_end(&c);
 }
 
@@ -452,9 +419,7 @@ static void test_copies_of_mapped_pages(void **state)
 static void start_secure(struct uvc *c, uint32_t flags, const char *text)
 {
 	uvc_begin(c, 1, flags, MEMORY);
-	uvc_load(c, text);
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start_protected(c, text);
 }
 
 /*
@@ -503,7 +468,7 @@ static void test_protect_is_not_believed(void **state)
 
 		uvc_begin(&c, 1, 0, MEMORY);
 		uvc_load(&c, "protect\nprint not reached\n");
-		assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+		uvc_start(&c);
 		uvc_run_until(&c, ABI_EXIT_PROTECT, &page);
 		uvc_reply(&c, 0, statuses[i]);
 		uvc_exit(&c, 0, &page);
@@ -535,7 +500,7 @@ static void check_unshare(uint32_t flags)
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_PRINT);
 	assert_int_equal(read_mem(&c, 2 * MIB, 64 * KIB), ABI_ST_OK);
-	assert_pattern(c.bulk, 2 * MIB, 64 * KIB, 5);
+	uvc_assert_filled(c.bulk, 2 * MIB, 64 * KIB, 5);
 	uvc_reply(&c, 0, ABI_ST_OK);
 	uvc_run_until(&c, ABI_EXIT_CONVERT, &page);
 	uvc_reply(&c, 0, ABI_ST_OK);
@@ -592,20 +557,20 @@ static void test_hotplug(void **state)
 		     "random 2M 1M 100\n"
 		     "end\n");
 	uvc_protect(&c, LOW);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_exit(&c, 1, &page);
 	uvc_reply(&c, 1, ABI_ST_OK);
 	for (int round = 0; round < 20; round++) {
 		uvc_run_until(&c, ABI_EXIT_PRINT, &page);
 		assert_memory_equal(page.data, "written", 7);
-		assert_int_equal(remove_slot(&c, 1), ABI_ST_BUSY);
+		assert_int_equal(uvc_slot_remove(&c, 1), ABI_ST_BUSY);
 		assert_refused(&c, 16 * MIB, PAGE, ABI_ST_DENIED);
 		uvc_reply(&c, 0, ABI_ST_OK);
 		uvc_run_until(&c, ABI_EXIT_RELEASE, &page);
 		uvc_reply(&c, 0, ABI_ST_OK);
 		uvc_run_until(&c, ABI_EXIT_PRINT, &page);
-		assert_int_equal(remove_slot(&c, 0), ABI_ST_BUSY);
-		assert_int_equal(remove_slot(&c, 1), ABI_ST_OK);
+		assert_int_equal(uvc_slot_remove(&c, 0), ABI_ST_BUSY);
+		assert_int_equal(uvc_slot_remove(&c, 1), ABI_ST_OK);
 		munmap(c.slot[1].base, MIB);
 		close(c.slot[1].memfd);
 		c.slot[1].memfd = -1;
@@ -626,10 +591,7 @@ static void test_released_pages_are_nobodys(void **state)
 	uvc_run_until(&c, ABI_EXIT_RELEASE, &page);
 	assert_refused(&c, 2 * MIB, PAGE, ABI_ST_DENIED);
 	uvc_reply(&c, 0, ABI_ST_OK);
-	uvc_exit(&c, 0, &page);
-	assert_int_equal(page.type, ABI_EXIT_STOPPED);
-	assert_int_equal(page.arg[0], ABI_STOP_VIOLATION);
-	assert_int_equal(page.arg[1], 2 * MIB);
+	uvc_expect_stopped(&c, ABI_STOP_VIOLATION, 2 * MIB);
 	uvc_end(&c);
 }
 

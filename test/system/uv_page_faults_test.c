@@ -8,36 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include <cmocka.h>
 
 #include "test/system/uv_store.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static uint32_t coldest(struct uvc *c, struct abi_coldest_ret *ret)
-{
-	const struct abi_coldest args = {.bytes = MIB};
-
-	return uvc_call(c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, ret, sizeof(*ret));
-}
-
-static uint32_t move(struct uvc *c, uint32_t id, uint64_t gpa)
-{
-	const struct abi_slot_move args = {.id = id, .gpa = gpa};
-
-	return uvc_call(c, ABI_CALL_SLOT_MOVE, &args, sizeof(args), NULL, 0, NULL, 0);
-}
-
 static void begin_failing(struct uvc *c, const char *failpoint, const char *text)
 {
-	setenv("LETHE_FAILPOINT", failpoint, 1);
-	uvc_spawn(c);
-	unsetenv("LETHE_FAILPOINT");
-	assert_int_equal(uvc_hello(c), ABI_ST_OK);
-	assert_int_equal(uvc_create(c, 1, 0), ABI_ST_OK);
-	assert_int_equal(uvc_slot_add(c, 0, 0, MEMORY), ABI_ST_OK);
+	uvc_begin_failing(c, failpoint, 1, 0, MEMORY);
 	uvc_load(c, text);
 }
 
@@ -46,7 +24,7 @@ static void run_to_print(struct uvc *c)
 	struct abi_vcpu_page page;
 
 	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(c);
 	uvc_run_until(c, ABI_EXIT_PRINT, &page);
 }
 
@@ -116,8 +94,8 @@ static void test_coldest_fails(void **state)
 
 	begin_failing(&c, "uv-coldest", "write 2M 1M\nprint a\n");
 	run_to_print(&c);
-	assert_int_equal(coldest(&c, &ret), ABI_ST_NO_MEMORY);
-	assert_int_equal(coldest(&c, &ret), ABI_ST_OK);
+	assert_int_equal(uvc_coldest(&c, MIB, &ret), ABI_ST_NO_MEMORY);
+	assert_int_equal(uvc_coldest(&c, MIB, &ret), ABI_ST_OK);
 	assert_true(ret.count > 0);
 	uvc_end(&c);
 }
@@ -135,10 +113,10 @@ static void test_move_fails(void **state)
 			"release 16M 1M\nprint a\nwrite 12M 4K\ncheck 12M 4K\npoweroff\n");
 		assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
 		run_to_print(&c);
-		assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_NO_MEMORY);
+		assert_int_equal(uvc_slot_move(&c, 1, 12 * MIB), ABI_ST_NO_MEMORY);
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 16 * MIB, PAGE), ABI_ST_DENIED);
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 12 * MIB, PAGE), ABI_ST_NOT_FOUND);
-		assert_int_equal(move(&c, 1, 12 * MIB), ABI_ST_OK);
+		assert_int_equal(uvc_slot_move(&c, 1, 12 * MIB), ABI_ST_OK);
 		uvc_reply(&c, 0, ABI_ST_OK);
 		uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 		uvc_end(&c);

@@ -15,7 +15,6 @@
 #include <cmocka.h>
 
 #include "guest/kvm_image.h"
-#include "guest/workload.h"
 #include "os/kvm.h"
 #include "os/userfault.h"
 #include "test/system/uv_store.h"
@@ -69,7 +68,7 @@ static void begin(struct uvc *c, unsigned int vcpus, const char *text)
 	uvc_load(c, text);
 	load_image(c, vcpus);
 	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(c);
 	uvc_run_until(c, ABI_EXIT_PRINT, &page);
 }
 
@@ -122,8 +121,7 @@ static void test_round_trip(void **state)
 	go_on(&c);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
 	assert_int_equal(events, 8);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Code, stack, page tables and the workload's text: all that a guest stands on. */
@@ -140,8 +138,7 @@ static void test_everything_out(void **state)
 	go_on(&c);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
 	assert_true(events > 4);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Out and in again and again, with the content changing in between. */
@@ -164,8 +161,7 @@ static void test_again_and_again(void **state)
 	}
 	go_on(&c);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* While a vCPU waits inside, what needs it outside is refused, and all else works. */
@@ -194,8 +190,7 @@ static void test_busy_while_waiting(void **state)
 	/* Nothing is sealed now: memory can be added beside the running guest. */
 	assert_int_equal(uvc_slot_add(&c, 1, 16 * MIB, MIB), ABI_ST_OK);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* A stop finds vCPUs asleep in the kernel, and so does the end. */
@@ -247,15 +242,13 @@ static void test_release_while_waiting(void **state)
 	uvc_reply(&c, 0, ABI_ST_OK);
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_POWEROFF);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* What was not sealed there stops the VM, and the guest never goes on. */
 static void test_bad_page(void **state)
 {
 	struct store *s = store_new();
-	struct abi_vcpu_page page;
 	struct uvc c;
 
 	begin(&c, 1, "write 8M 4K\nprint out\ncheck 8M 4K\nprint never\npoweroff\n");
@@ -264,12 +257,8 @@ static void test_bad_page(void **state)
 	go_on(&c);
 	(void)uvc_event(&c);
 	assert_int_equal(bring(&c, s, TAIL), ABI_ST_BAD_PAGE);
-	uvc_exit(&c, 0, &page);
-	assert_int_equal(page.type, ABI_EXIT_STOPPED);
-	assert_int_equal(page.arg[0], ABI_STOP_LOST_PAGE);
-	assert_int_equal(page.arg[1], TAIL);
-	uvc_end(&c);
-	free(s);
+	uvc_expect_stopped(&c, ABI_STOP_LOST_PAGE, TAIL);
+	store_end(&c, s);
 }
 
 /* Conversions fetch what is sealed; copies fill what was never touched. */
@@ -292,15 +281,10 @@ static void test_shared_among_sealed(void **state)
 	serve_until(&c, s, ABI_EXIT_PRINT, &page, &events);
 	assert_int_equal(events, 1);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, TAIL, PAGE), ABI_ST_OK);
-	for (uint64_t o = 0; o < PAGE; o += 8) {
-		uint64_t word = workload_pattern(TAIL + o, 0, 0);
-
-		assert_memory_equal(c.bulk + o, &word, 8);
-	}
+	uvc_assert_filled(c.bulk, TAIL, PAGE, 0);
 	go_on(&c);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Without the thread that serves faults there is no VM, and nothing is left of the attempt. */
@@ -313,10 +297,7 @@ static void test_creation_fails(void **state)
 #ifndef LETHE_FAILPOINTS
 	skip();
 #endif
-	setenv("LETHE_FAILPOINT", "uv-kvm-faults", 1);
-	uvc_spawn(&c);
-	unsetenv("LETHE_FAILPOINT");
-	assert_int_equal(uvc_hello(&c), ABI_ST_OK);
+	uvc_spawn_failing(&c, "uv-kvm-faults");
 	uvc_make_shared(&c, 1, fds);
 	assert_int_equal(uvc_call(&c, ABI_CALL_VM_CREATE, &args, sizeof(args), fds, 4, NULL, 0),
 		ABI_ST_NO_MEMORY);
@@ -375,16 +356,13 @@ static bool is_possible(char *why, size_t size)
 static void test_coldest_takes_turns(void **state)
 {
 	const uint64_t blocks[] = {0, 1, 2, 3, 0, 1};
-	const struct abi_coldest args = {.bytes = PAGE};
 	struct abi_coldest_ret cold;
 	uint64_t looked = 0;
 	struct uvc c;
 
 	begin(&c, 1, "write 2M 4K\nwrite 4M 4K\nwrite 6M 4K\nprint a\n");
-	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]); i++) {
-		assert_int_equal(uvc_call(&c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, &cold,
-					 sizeof(cold)),
-			ABI_ST_OK);
+	for (size_t i = 0; i < COUNT(blocks); i++) {
+		assert_int_equal(uvc_coldest(&c, PAGE, &cold), ABI_ST_OK);
 		assert_int_equal(cold.count, 1);
 		assert_int_equal(cold.range[0].gpa / (2 * MIB), blocks[i]);
 		looked += cold.looked;

@@ -5,27 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-#include "guest/workload.h"
 #include "test/system/uv_store.h"
-
-#define TOP ((uint64_t)1 << 48)
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
-static uint32_t slot_call(struct uvc *c, uint32_t nr, uint32_t id, uint64_t gpa)
-{
-	const struct abi_slot_move move = {.id = id, .gpa = gpa};
-	const struct abi_slot slot = {.id = id};
-
-	if (nr == ABI_CALL_SLOT_MOVE)
-		return uvc_call(c, nr, &move, sizeof(move), NULL, 0, NULL, 0);
-	return uvc_call(c, nr, &slot, sizeof(slot), NULL, 0, NULL, 0);
-}
 
 static void expect_stop(struct uvc *c, uint64_t gpa)
 {
@@ -147,8 +131,7 @@ static void test_lost_in_every_state(void **state)
 			expect_stop(&c, at);
 			/* It is as lost as before, and there is nothing more to stop. */
 			assert_int_equal(uvc_page_lost(&c, at), ABI_ST_OK);
-			uvc_end(&c);
-			free(s);
+			store_end(&c, s);
 			continue;
 		}
 		assert_int_equal(
@@ -173,8 +156,8 @@ static void test_other_calls_in_every_state(void **state)
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, at, PAGE), expected);
 		/* What was read is written, so the guest sees no difference. */
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_WRITE, at, PAGE), expected);
-		assert_int_equal(slot_call(&c, ABI_CALL_SLOT_UNREGISTER, 0, 0), ABI_ST_BUSY);
-		assert_int_equal(slot_call(&c, ABI_CALL_SLOT_MOVE, 0, 64 * MIB), ABI_ST_BUSY);
+		assert_int_equal(uvc_slot_remove(&c, 0), ABI_ST_BUSY);
+		assert_int_equal(uvc_slot_move(&c, 0, 64 * MIB), ABI_ST_BUSY);
 		store_finish(&c, s);
 	}
 }
@@ -223,13 +206,8 @@ static void test_bad_ranges(void **state)
 	assert_int_equal(uvc_page_in_sealed(&c, 2 * MIB, MIB - PAGE, far, NULL), ABI_ST_INVALID);
 	assert_int_equal(uvc_page_in_sealed(&c, 2 * MIB, MIB, far, NULL), ABI_ST_OK);
 	assert_int_equal(uvc_page_lost(&c, TOP), ABI_ST_RANGE);
-	for (uint64_t bytes = 0; bytes < 3; bytes++) {
-		const struct abi_coldest args = {.bytes = bytes};
-
-		assert_int_equal(uvc_call(&c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, &cold,
-					 sizeof(cold)),
-			ABI_ST_INVALID);
-	}
+	for (uint64_t bytes = 0; bytes < 3; bytes++)
+		assert_int_equal(uvc_coldest(&c, bytes, &cold), ABI_ST_INVALID);
 	uvc_end(&c);
 }
 
@@ -260,8 +238,7 @@ static void test_round_trip(void **state)
 	}
 	uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 	assert_int_equal(uvc_info(&c).sealed_pages, 0);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Only what was written last, however often a page goes out and comes back. */
@@ -314,20 +291,10 @@ static void test_out_under_running_guest(void **state)
 		store_serve_event(&c, s);
 	}
 	store_serve(&c, s, 0, ABI_EXIT_POWEROFF, &page);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* ---- conversions ---- */
-
-static void expect_pattern(const uint8_t *at, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8) {
-		uint64_t word = workload_pattern(gpa + o, seed, 0);
-
-		assert_memory_equal(at + o, &word, 8);
-	}
-}
 
 /* Sharing fetches what is sealed before it asks, in copied and mapped mode. */
 static void test_share_sealed(void **state)
@@ -353,7 +320,7 @@ static void test_share_sealed(void **state)
 		}
 		uvc_run_until(&c, ABI_EXIT_PRINT, &page);
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, 64 * KIB), ABI_ST_OK);
-		expect_pattern(c.bulk, 2 * MIB, 64 * KIB, 5);
+		uvc_assert_filled(c.bulk, 2 * MIB, 64 * KIB, 5);
 		store_finish(&c, s);
 	}
 }
@@ -392,8 +359,7 @@ static void test_out_while_converting(void **state)
 		uvc_reply(&c, 0, ABI_ST_OK);
 	}
 	store_serve(&c, s, 0, ABI_EXIT_POWEROFF, &page);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Tries to page out a piece of [2M, 2M + 128K) and serves the guest, until vCPU 0 exits. */
@@ -431,8 +397,7 @@ static void test_out_while_flipping(void **state)
 			for (unsigned int i = 0; i < 4; i++)
 				(void)store_try_out(&c, s, 2 * MIB + i * 8 * PAGE, 4 * PAGE, NULL);
 		}
-		uvc_end(&c);
-		free(s);
+		store_end(&c, s);
 	}
 }
 
@@ -508,8 +473,7 @@ static void test_stop_wakes(void **state)
 	begin_waiting(&c, s, "print on\n");
 	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_STOP, NULL, 0), ABI_ST_OK);
 	assert_int_equal(uvc_info(&c).phase, ABI_PHASE_STOPPED);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 static void test_reboot_wakes(void **state)
@@ -525,8 +489,7 @@ static void test_reboot_wakes(void **state)
 	assert_int_equal(uvc_info(&c).sealed_pages, 0);
 	uvc_slots_drop(&c);
 	assert_int_equal(uvc_call0(&c, ABI_CALL_PERFORM, NULL, 0), ABI_ST_OK);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 static void test_hang_up_wakes(void **state)
@@ -535,8 +498,7 @@ static void test_hang_up_wakes(void **state)
 	struct uvc c;
 
 	begin_waiting(&c, s, "print on\n");
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* The page goes while one waits for it: another vCPU gives it up. */
@@ -552,8 +514,7 @@ static void test_release_wakes(void **state)
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_STOPPED);
 	assert_int_equal(page.arg[0], ABI_STOP_VIOLATION);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 static void test_lost_while_waiting(void **state)
@@ -564,8 +525,7 @@ static void test_lost_while_waiting(void **state)
 	begin_waiting(&c, s, "print on\n");
 	assert_int_equal(uvc_page_lost(&c, 2 * MIB), ABI_ST_OK);
 	expect_stop(&c, 2 * MIB);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* However many wait for a page, the hypervisor is told once. */
@@ -589,8 +549,7 @@ static void test_one_event_a_page(void **state)
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_POWEROFF);
 	expect_no_event(&c);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* ---- a hypervisor that attacks ---- */
@@ -665,8 +624,7 @@ static void attack(const struct attack *a, bool waiting)
 	assert_int_equal(store_in(&c, s, 2 * MIB, 2 * PAGE, NULL), ABI_ST_BAD_PAGE);
 	expect_stop(&c, 2 * MIB);
 	assert_int_equal(uvc_info(&c).sealed_pages, 2);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 static void test_attacks(void **state)
@@ -691,8 +649,7 @@ static void test_attack_before_start(void **state)
 	assert_int_equal(store_in(&c, s, 0x80000, PAGE, NULL), ABI_ST_BAD_PAGE);
 	expect_stop(&c, 0x80000);
 	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_WRONG_STATE);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 /* Pages that were never sealed are not written to, whatever is claimed. */
@@ -737,8 +694,7 @@ static void test_across_incarnations(void **state)
 	assert_int_equal(uvc_info(&c).sealed_pages, 1);
 	/* The same GFN and the same version, of another life. */
 	assert_int_equal(store_in(&c, s, 0x80000, PAGE, NULL), ABI_ST_BAD_PAGE);
-	uvc_end(&c);
-	free(s);
+	store_end(&c, s);
 }
 
 int main(void)

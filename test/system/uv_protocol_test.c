@@ -7,7 +7,6 @@
  * What is expected comes from ABI_CALL_TABLE (who may call what when) and expect(), which
  * says for the calls that the table lets through what the rest of the documentation says.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,10 +20,8 @@
 #include "os/memfd.h"
 #include "test/system/uv_client.h"
 
-#define MIB    (1u << 20)
-#define MEMORY (4u * MIB)
-#define LOW    MIB
-#define NAMED  (2u * MIB) /* a page that the guest names in PROTECT */
+#define MEMORY (4 * MIB)
+#define NAMED  (2 * MIB) /* a page that the guest names in PROTECT */
 
 /* ---- situations ---- */
 
@@ -62,7 +59,7 @@ static void start(struct uvc *c, const char *text, uint32_t type, struct abi_vcp
 {
 	uvc_begin(c, 1, 0, MEMORY);
 	uvc_load(c, text);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(c);
 	uvc_run_until(c, type, ret);
 }
 
@@ -71,7 +68,7 @@ static void reach_running_normal(struct uvc *c)
 	struct abi_vcpu_page page;
 
 	reach_setup_normal(c);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(c);
 	uvc_exit(c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_PRINT);
 }
@@ -162,8 +159,6 @@ static const struct situation situations[] = {
 	{"one set aside, the next secure", reach_set_aside_secure, ABI_PHASE_SETUP, ABI_SEC_SECURE,
 		.memory = true, .set_aside = true},
 };
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* ---- calls ---- */
 

@@ -3,58 +3,22 @@
  * What lethe-uv does with shared memory: the hypervisor's policy, copies by the vCPU that
  * waits, and conversions across slots, in every way of sharing.
  */
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "guest/workload.h"
 #include "os/futex.h"
 #include "test/system/uv_client.h"
 
-#define KIB    ((uint64_t)1 << 10)
-#define MIB    ((uint64_t)1 << 20)
-#define TOP    ((uint64_t)1 << 48)
-#define PAGE   4096u
 #define MEMORY (8 * MIB)
-#define LOW    MIB
-
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static const uint32_t ways[] = {
 	0, ABI_VM_SHARE_MAPPED, ABI_VM_SHARE_AUTO, ABI_VM_SHARE_MAPPED | ABI_VM_DISCARD_EAGER};
-
-static void run(struct uvc *c, const char *text)
-{
-	uvc_load(c, text);
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
-}
-
-static void fill(uint8_t *to, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8) {
-		uint64_t word = workload_pattern(gpa + o, seed, 0);
-
-		memcpy(to + o, &word, 8);
-	}
-}
-
-static void assert_filled(const uint8_t *at, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8) {
-		uint64_t word;
-
-		memcpy(&word, at + o, 8);
-		assert_int_equal(word, workload_pattern(gpa + o, seed, 0));
-	}
-}
 
 static const struct abi_share_page *shown(const struct uvc *c)
 {
@@ -106,21 +70,21 @@ static void test_policy(void **state)
 
 	uvc_begin(&c, 1, 0, MEMORY);
 	assert_int_equal(set_policy(&c, &policy), ABI_ST_OK);
-	run(&c, "write 2M 128K 1\n"
-		"share 2M 60K\n"
-		"share 4M 4K\n"
-		"print full\n"
-		"share 2112K 4K\n" /* too much */
-		"unshare 2112K 4K\n"
-		"unshare 2M 4K\n"
-		"share 2M 60K\n"   /* one page of it is new */
-		"share 3068K 8K\n" /* half of it outside */
-		"unshare 3068K 8K\n"
-		"share 6M 4K\n" /* outside */
-		"unshare 2M 60K\n"
-		"check 2M 128K 1\n"
-		"print end\n"
-		"poweroff\n");
+	uvc_start_protected(&c, "write 2M 128K 1\n"
+				"share 2M 60K\n"
+				"share 4M 4K\n"
+				"print full\n"
+				"share 2112K 4K\n" /* too much */
+				"unshare 2112K 4K\n"
+				"unshare 2M 4K\n"
+				"share 2M 60K\n"   /* one page of it is new */
+				"share 3068K 8K\n" /* half of it outside */
+				"unshare 3068K 8K\n"
+				"share 6M 4K\n" /* outside */
+				"unshare 2M 60K\n"
+				"check 2M 128K 1\n"
+				"print end\n"
+				"poweroff\n");
 	expect_print(&c, "full");
 	info = uvc_info(&c);
 	assert_int_equal(info.shared_pages, 16);
@@ -167,7 +131,8 @@ static void test_policies_that_go(void **state)
 	for (size_t i = 0; i < COUNT(wraps); i++)
 		assert_int_equal(set_policy(&c, &wraps[i]), ABI_ST_RANGE);
 	assert_int_equal(set_policy(&c, &reserved), ABI_ST_INVALID);
-	run(&c, "share 2M 4K\nprint one\nunshare 2M 4K\nreboot\nprotect\nshare 2M 4K\npoweroff\n");
+	uvc_start_protected(&c,
+		"share 2M 4K\nprint one\nunshare 2M 4K\nreboot\nprotect\nshare 2M 4K\npoweroff\n");
 	expect_print(&c, "one");
 	assert_int_equal(set_policy(&c, &(struct abi_policy){0}), ABI_ST_OK);
 	next(&c);
@@ -178,7 +143,7 @@ static void test_policies_that_go(void **state)
 	assert_int_equal(uvc_call0(&c, ABI_CALL_PREPARE, NULL, 0), ABI_ST_OK);
 	uvc_slots_drop(&c);
 	assert_int_equal(uvc_slot_add(&c, 0, 0, MEMORY), ABI_ST_OK);
-	run(&c, "share 2M 4K\npoweroff\n");
+	uvc_start_protected(&c, "share 2M 4K\npoweroff\n");
 	uvc_exit(&c, 0, &page);
 	assert_int_not_equal(page.type, ABI_EXIT_POWEROFF);
 	uvc_end(&c);
@@ -255,7 +220,8 @@ static void check_copies(uint32_t flags)
 	uvc_begin(&c, 1, flags, MEMORY);
 	assert_int_equal(uvc_slot_add(&c, 1, MEMORY, MIB), ABI_ST_OK);
 	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
-	run(&c, "write 2M 64K 3\n"
+	uvc_start_protected(&c,
+		"write 2M 64K 3\n"
 		"write 8188K 8K 3\n"
 		"share 2M 32K\n"
 		"share 8188K 8K\n" /* the end of a slot and the beginning of the next */
@@ -268,18 +234,18 @@ static void check_copies(uint32_t flags)
 		"print private\n"
 		"poweroff\n");
 	expect_print(&c, "shared");
-	fill(copy_area(&c), 2 * MIB, PAGE, 4);
+	uvc_fill(copy_area(&c), 2 * MIB, PAGE, 4);
 	assert_int_equal(
 		copy(&c, (struct abi_copy[]){{2 * MIB, PAGE, 1}, {MEMORY - PAGE, 2 * PAGE, 0}}, 2),
 		ABI_ST_OK);
-	assert_filled(copy_area(&c) + PAGE, MEMORY - PAGE, 2 * PAGE, 3);
+	uvc_assert_filled(copy_area(&c) + PAGE, MEMORY - PAGE, 2 * PAGE, 3);
 	for (size_t i = 0; i < COUNT(bad); i++)
 		assert_copy_refused(&c, bad[i].segment, bad[i].status);
 	assert_int_equal(copy(&c, NULL, 0), ABI_ST_INVALID);
 	assert_int_equal(copy(&c, many, ABI_COPY_SEGMENTS), ABI_ST_OK);
 	assert_int_equal(copy(&c, many, ABI_COPY_SEGMENTS + 1), ABI_ST_INVALID);
 	assert_int_equal(copy(&c, many, UINT32_MAX), ABI_ST_INVALID);
-	fill(copy_area(&c), MEMORY - PAGE, 2 * PAGE, 5);
+	uvc_fill(copy_area(&c), MEMORY - PAGE, 2 * PAGE, 5);
 	assert_int_equal(copy(&c, &(struct abi_copy){MEMORY - PAGE, 2 * PAGE, 1}, 1), ABI_ST_OK);
 	next(&c);
 	expect_print(&c, "private");
@@ -305,18 +271,18 @@ static void check_transfer(uint32_t flags)
 
 	uvc_begin(&c, 1, flags, MEMORY);
 	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
-	run(&c, "dma 2M 64K 1\n"
-		"print done\n"
-		"dma 2M 68K 1\n"
-		"print not reached\n");
+	uvc_start_protected(&c, "dma 2M 64K 1\n"
+				"print done\n"
+				"dma 2M 68K 1\n"
+				"print not reached\n");
 	uvc_exit(&c, 0, &page);
 	assert_int_equal(page.type, ABI_EXIT_DMA);
 	if ((flags & ABI_VM_SHARE_MAPPED) != 0) {
 		/* There is no need to. */
 		assert_int_equal(page.copied, 0);
-		fill(copy_area(&c), 2 * MIB, 64 * KIB, 0);
+		uvc_fill(copy_area(&c), 2 * MIB, 64 * KIB, 0);
 	}
-	assert_filled(copy_area(&c), 2 * MIB, 64 * KIB, 0);
+	uvc_assert_filled(copy_area(&c), 2 * MIB, 64 * KIB, 0);
 	for (uint32_t i = 0; i < 64 * KIB; i++)
 		copy_area(&c)[i] ^= 0xff;
 	c.pages->copy[0] = (struct abi_copy){2 * MIB, 60 * KIB, 1};
@@ -342,7 +308,7 @@ static void check_transfer(uint32_t flags)
 	assert_int_equal(page.type, ABI_EXIT_STOPPED);
 	assert_int_equal(page.arg[0], ABI_STOP_GUEST);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, PAGE), ABI_ST_OK);
-	assert_filled(c.bulk, 2 * MIB, PAGE, 0);
+	uvc_assert_filled(c.bulk, 2 * MIB, PAGE, 0);
 	uvc_end(&c);
 }
 
@@ -359,7 +325,7 @@ static void test_copies_of_normal_memory(void **state)
 
 	uvc_begin(&c, 1, 0, MEMORY);
 	uvc_load(&c, "print normal\npoweroff\n");
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	expect_print(&c, "normal");
 	assert_int_equal(copy(&c, &(struct abi_copy){2 * MIB, 8, 0}, 1), ABI_ST_DENIED);
 	uvc_end(&c);
@@ -376,18 +342,18 @@ static void check_adjoining(uint32_t flags)
 	uvc_begin(&c, 1, flags, MEMORY);
 	assert_int_equal(uvc_slot_add(&c, 5, MEMORY, 8 * KIB), ABI_ST_OK);
 	assert_int_equal(uvc_slot_add(&c, 1, MEMORY + 8 * KIB, 4 * MIB), ABI_ST_OK);
-	run(&c, "write 7M 4M 3\n"
-		"share 7M 16K\n"
-		"share 9M 4K\n"
-		"share 7M 4M\n"
-		"print shared\n"
-		"check 7M 4M 3\n"
-		"unshare 9M 8K\n"
-		"unshare 7M 4M\n"
-		"check 7M 4M 3\n"
-		"print private\n"
-		"share 11M 2M\n" /* beyond the last slot */
-		"print not reached\n");
+	uvc_start_protected(&c, "write 7M 4M 3\n"
+				"share 7M 16K\n"
+				"share 9M 4K\n"
+				"share 7M 4M\n"
+				"print shared\n"
+				"check 7M 4M 3\n"
+				"unshare 9M 8K\n"
+				"unshare 7M 4M\n"
+				"check 7M 4M 3\n"
+				"print private\n"
+				"share 11M 2M\n" /* beyond the last slot */
+				"print not reached\n");
 	expect_asked(&c, 7 * MIB, 16 * KIB, true);
 	expect_asked(&c, 9 * MIB, 4 * KIB, true);
 	expect_asked(&c, 7 * MIB, 4 * MIB, true);
@@ -395,7 +361,7 @@ static void check_adjoining(uint32_t flags)
 	assert_int_equal(uvc_info(&c).shared_pages, 1024);
 	for (uint64_t at = 7 * MIB; at < 11 * MIB; at += MIB) {
 		assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, at, (uint32_t)MIB), ABI_ST_OK);
-		assert_filled(c.bulk, at, MIB, 3);
+		uvc_assert_filled(c.bulk, at, MIB, 3);
 	}
 	next(&c);
 	expect_asked(&c, 9 * MIB, 8 * KIB, false);
@@ -422,7 +388,7 @@ static void use(struct uvc *c, uint64_t gpa, uint64_t bytes, uint64_t seed)
 {
 	for (uint64_t at = gpa; at < gpa + bytes; at += MIB) {
 		assert_int_equal(uvc_mem(c, ABI_CALL_MEM_READ, at, (uint32_t)MIB), ABI_ST_OK);
-		assert_filled(c->bulk, at, MIB, seed);
+		uvc_assert_filled(c->bulk, at, MIB, seed);
 	}
 }
 
@@ -438,7 +404,7 @@ static void use_until_mapped(struct uvc *c, uint64_t gpa, uint64_t bytes, uint64
 	assert_int_equal(shown(c)->count, 1);
 	assert_int_equal(shown(c)->range[0].gpa, gpa);
 	assert_int_equal(shown(c)->range[0].bytes, bytes);
-	assert_filled(c->slot[0].base + gpa, gpa, bytes, 3);
+	uvc_assert_filled(c->slot[0].base + gpa, gpa, bytes, 3);
 }
 
 /*
@@ -454,7 +420,8 @@ static void test_auto(void **state)
 
 	uvc_begin(&c, 1, ABI_VM_SHARE_AUTO, MEMORY);
 	assert_int_equal(set_policy(&c, &all), ABI_ST_OK);
-	run(&c, "write 2M 2M 3\n"
+	uvc_start_protected(&c,
+		"write 2M 2M 3\n"
 		"write 5M 128K 3\n"
 		"share 2M 2M\n"
 		"share 5M 128K\n" /* too small for it */
@@ -501,7 +468,7 @@ static void test_auto(void **state)
 		usleep(1000);
 	assert_int_equal(shown(&c)->count, 0);
 	assert_int_equal(uvc_mem(&c, ABI_CALL_MEM_READ, 2 * MIB, (uint32_t)MIB), ABI_ST_OK);
-	assert_filled(c.bulk, 2 * MIB, MIB, 3);
+	uvc_assert_filled(c.bulk, 2 * MIB, MIB, 3);
 	next(&c);
 	expect_print(&c, "end");
 	assert_int_equal(uvc_info(&c).auto_maps, 2);

@@ -9,7 +9,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,11 +19,7 @@
 #include "os/memfd.h"
 #include "test/system/uv_client.h"
 
-#define KIB    ((uint64_t)1 << 10)
-#define MIB    ((uint64_t)1 << 20)
-#define PAGE   4096u
 #define MEMORY (8 * MIB)
-#define LOW    MIB
 
 /* More than a few batches; and a neighbour that stays shared. */
 #define FLIP_GPA   (2 * MIB)
@@ -41,9 +36,7 @@ static void start(struct uvc *c, const char *failpoint, uint32_t flags, const ch
 		setenv("LETHE_FAILPOINT", failpoint, 1);
 	uvc_begin(c, 1, flags, MEMORY);
 	unsetenv("LETHE_FAILPOINT");
-	uvc_load(c, text);
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start_protected(c, text);
 }
 
 /* Accepts what the guest asks for, until it prints @text. */
@@ -67,21 +60,6 @@ static uint64_t word_at(const uint8_t *p, uint64_t offset)
 
 	memcpy(&word, p + offset, sizeof(word));
 	return word;
-}
-
-static void assert_filled(const uint8_t *p, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8)
-		assert_int_equal(word_at(p, o), workload_pattern(gpa + o, seed, 0));
-}
-
-static void fill(uint8_t *p, uint64_t gpa, uint64_t bytes, uint64_t seed)
-{
-	for (uint64_t o = 0; o < bytes; o += 8) {
-		uint64_t word = workload_pattern(gpa + o, seed, 0);
-
-		memcpy(p + o, &word, 8);
-	}
 }
 
 /* Without a fault through the mapping, which would allocate. */
@@ -146,15 +124,15 @@ static void check_share_again(bool wait)
 	kept = c.slot[0].base + KEPT_GPA;
 	for (int round = 0; round < (wait ? 2 : 20); round++) {
 		run_to(&c, "shared");
-		assert_filled(flip, FLIP_GPA, FLIP_BYTES, 1);
-		fill(c.slot[0].base + KEPT_GPA, KEPT_GPA, KEPT_BYTES, 7);
+		uvc_assert_filled(flip, FLIP_GPA, FLIP_BYTES, 1);
+		uvc_fill(c.slot[0].base + KEPT_GPA, KEPT_GPA, KEPT_BYTES, 7);
 		go_on(&c);
 		run_to(&c, "private");
 		look_at_private(&c, 1, wait);
 		go_on(&c);
 		run_to(&c, "again");
-		assert_filled(flip, FLIP_GPA, FLIP_BYTES, 2);
-		assert_filled(kept, KEPT_GPA, KEPT_BYTES, 7);
+		uvc_assert_filled(flip, FLIP_GPA, FLIP_BYTES, 2);
+		uvc_assert_filled(kept, KEPT_GPA, KEPT_BYTES, 7);
 		/* What is shared is off the queue: nothing is left to discard. */
 		assert_int_equal(uvc_info(&c).stale_bytes, 0);
 		assert_int_equal(resident(&c), FLIP_BYTES + KEPT_BYTES);
@@ -259,7 +237,7 @@ static void test_shared_again_during_a_discard(void **state)
 	uvc_protect(&c, LOW);
 	assert_int_equal(
 		uvc_call(&c, ABI_CALL_POLICY, &all, sizeof(all), NULL, 0, NULL, 0), ABI_ST_OK);
-	assert_int_equal(uvc_call0(&c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start(&c);
 	uvc_run_until(&c, ABI_EXIT_POWEROFF, &page);
 	wait_until_discarded(&c);
 	assert_int_equal(resident(&c), 0);

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +37,13 @@ uint32_t uvc_page_lost(struct uvc *c, uint64_t gpa)
 	const struct abi_page_lost args = {.gpa = gpa};
 
 	return uvc_call(c, ABI_CALL_PAGE_LOST, &args, sizeof(args), NULL, 0, NULL, 0);
+}
+
+uint32_t uvc_coldest(struct uvc *c, uint64_t bytes, struct abi_coldest_ret *ret)
+{
+	const struct abi_coldest args = {.bytes = bytes};
+
+	return uvc_call(c, ABI_CALL_COLDEST, &args, sizeof(args), NULL, 0, ret, sizeof(*ret));
 }
 
 struct store *store_new(void)
@@ -96,9 +102,7 @@ void uvc_begin_protected(struct uvc *c, unsigned int vcpus, uint32_t flags, cons
 	struct abi_vcpu_page page;
 
 	uvc_begin(c, vcpus, flags, MEMORY);
-	uvc_load(c, text);
-	uvc_protect(c, LOW);
-	assert_int_equal(uvc_call0(c, ABI_CALL_VM_START, NULL, 0), ABI_ST_OK);
+	uvc_start_protected(c, text);
 	uvc_run_until(c, ABI_EXIT_PRINT, &page);
 }
 
@@ -137,12 +141,17 @@ void store_serve(
 	}
 }
 
+void store_end(struct uvc *c, struct store *s)
+{
+	uvc_end(c);
+	free(s);
+}
+
 void store_finish(struct uvc *c, struct store *s)
 {
 	struct abi_vcpu_page page;
 
 	uvc_reply(c, 0, ABI_ST_OK);
 	store_serve(c, s, 0, ABI_EXIT_POWEROFF, &page);
-	uvc_end(c);
-	free(s);
+	store_end(c, s);
 }

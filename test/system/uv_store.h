@@ -5,11 +5,7 @@
 
 #include "test/system/uv_client.h"
 
-#define KIB    ((uint64_t)1 << 10)
-#define MIB    ((uint64_t)1 << 20)
-#define PAGE   4096u
 #define MEMORY (10 * MIB)
-#define LOW    MIB
 #define PAGES  (ABI_BULK_SIZE / PAGE)
 
 uint32_t uvc_page_out(struct uvc *c, uint64_t gpa, uint64_t bytes, struct abi_page_out_ret *ret);
@@ -18,6 +14,8 @@ uint32_t uvc_page_in_sealed(struct uvc *c, uint64_t gpa, uint64_t bytes,
 	const uint64_t present[PAGES / 64], uint64_t *ret_pages);
 
 uint32_t uvc_page_lost(struct uvc *c, uint64_t gpa);
+
+uint32_t uvc_coldest(struct uvc *c, uint64_t bytes, struct abi_coldest_ret *ret);
 
 /* What the hypervisor keeps: the ciphertext of each page of the VM's memory. */
 struct store {
@@ -49,6 +47,9 @@ void store_serve(struct uvc *c, struct store *s, unsigned int vcpu, uint32_t typ
 void uvc_begin_protected(struct uvc *c, unsigned int vcpus, uint32_t flags, const char *text);
 
 bool uvc_has_exit(const struct uvc *c, unsigned int vcpu);
+
+/* Ends lethe-uv and frees @s. */
+void store_end(struct uvc *c, struct store *s);
 
 /* Answers the print that vCPU 0 waits in, and serves it until it powers off.  Frees @s. */
 void store_finish(struct uvc *c, struct store *s);
