@@ -6,7 +6,6 @@ Needs a writable memory cgroup of version 1 or 2, and root.
 """
 
 import os
-import subprocess
 
 import lib
 
@@ -40,75 +39,45 @@ poweroff
 """
 
 
-def own_cgroup():
-    """(folder, version) of the memory cgroup of this process, or (None, None)."""
-    with open("/proc/self/cgroup", encoding="ascii") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
-    for _, controllers, path in lines:
-        if "memory" in controllers.split(","):
-            return "/sys/fs/cgroup/memory" + path.rstrip("/"), 1
-    for number, _, path in lines:
-        if number == "0":
-            return "/sys/fs/cgroup" + path.rstrip("/"), 2
-    return None, None
-
-
-class Budget(lib.Case):
+class Budget(lib.CgroupCase):
     def setUp(self):
         super().setUp()
-        self.cgroup = None
-        parent, version = own_cgroup()
+        parent, version = self.memory_cgroup()
         self.limit_file = "memory.limit_in_bytes" if version == 1 else "memory.max"
         self.oom_file = "memory.oom_control" if version == 1 else "memory.events"
         # In version 2, a cgroup with processes has no children with limits: try beside it.
         for base in (parent, parent and os.path.dirname(parent)):
-            folder = f"{base}/lethe-test-{os.getpid()}"
-            try:
-                os.mkdir(folder)
-            except OSError:
-                continue
-            self.cgroup = folder
-            try:
-                self.set_limit(LIMIT)
+            if self.make_cgroup(base, self.can_limit):
                 return
-            except OSError:
-                os.rmdir(folder)
-                self.cgroup = None
         self.skipTest("no memory cgroup can be made here (run as root, with the controller)")
 
-    def tearDown(self):
-        super().tearDown()
-        if self.cgroup:
-            lib.wait_until(self.remove_cgroup, "the cgroup is empty")
-
-    def remove_cgroup(self):
-        try:
-            os.rmdir(self.cgroup)
-        except OSError:
-            return False
-        return True
+    def memory_cgroup(self):
+        """(folder, version) of the memory cgroup of this process, or (None, None)."""
+        cgroups = self.own_cgroups()
+        for _, controllers, path in cgroups:
+            if "memory" in controllers:
+                return "/sys/fs/cgroup/memory" + path, 1
+        for number, _, path in cgroups:
+            if number == "0":
+                return "/sys/fs/cgroup" + path, 2
+        return None, None
 
     def set_limit(self, value):
-        with open(os.path.join(self.cgroup, self.limit_file), "w", encoding="ascii") as file:
+        with open(self.cgroup_file(self.limit_file), "w", encoding="ascii") as file:
             file.write(str(value))
 
+    def can_limit(self):
+        self.set_limit(LIMIT)
+        return True
+
     def oom_kills(self):
-        with open(os.path.join(self.cgroup, self.oom_file), encoding="ascii") as file:
+        with open(self.cgroup_file(self.oom_file), encoding="ascii") as file:
             fields = dict(line.split() for line in file)
         return int(fields.get("oom_kill", 0))
 
     def run_in_cgroup(self, text, *args):
-        def enter():
-            with open(os.path.join(self.cgroup, "cgroup.procs"), "w", encoding="ascii") as file:
-                file.write("0")
-        workload = self.write("workload", text)
         timeline = self.path("timeline.json")
-        process = subprocess.Popen(
-            [lib.LETHE, "run", "--executor", "sw", "--workload", workload, "--timeline",
-             timeline, *args],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=self.environment(), preexec_fn=enter)
-        self.started.append(process)
+        process = self.start_in_cgroup(text, "--timeline", timeline, *args)
         status, _, err = self.finish(process)
         self.assertEqual((status, err), (0, ""))
         self.assertEqual(self.oom_kills(), 0)

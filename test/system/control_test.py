@@ -100,10 +100,7 @@ WAITING = "memory 8M 64M\nprotect\nprint runs\nawait 16M 2M\npoweroff\n"
 class Control(lib.Case):
     def setUp(self):
         super().setUp()
-        out = self.lethe("capabilities", "--json")[1]
-        for executor in json.loads(out)["executors"]:
-            if executor["name"] == EXECUTOR and not executor["available"]:
-                self.skipTest(executor["reason"])
+        self.need_executor(EXECUTOR)
 
     def run_vm(self, text, line, *args):
         """Starts a VM called vm and waits until its guest printed @line."""

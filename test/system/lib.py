@@ -127,12 +127,12 @@ class Case(unittest.TestCase):
         os.chmod(path, 0o644)
         return path
 
-    def start(self, *args, env=None):
+    def start(self, *args, env=None, preexec_fn=None):
         """Starts lethe; tearDown() ends it if the test does not."""
         process = subprocess.Popen(
             [LETHE, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, errors="replace",
-            env=self.environment(env))
+            env=self.environment(env), preexec_fn=preexec_fn)
         self.started.append(process)
         return process
 
@@ -143,6 +143,13 @@ class Case(unittest.TestCase):
 
     def lethe(self, *args, env=None):
         return self.finish(self.start(*args, env=env))
+
+    def need_executor(self, executor):
+        """Skips the test where lethe cannot run guests on it."""
+        out = self.lethe("capabilities", "--json")[1]
+        for found in json.loads(out)["executors"]:
+            if found["name"] == executor and not found["available"]:
+                self.skipTest(found["reason"])
 
     def run_workload(self, text, *args, env=None):
         path = self.write("workload", text)
@@ -222,6 +229,63 @@ class Case(unittest.TestCase):
         self.assertEqual(len(lines), 1, err)
         self.assertTrue(lines[0].startswith("lethe: "), err)
         self.assertNotIn("\x1b", err)
+
+
+class CgroupCase(Case):
+    """A test in a cgroup of its own, which it makes with make_cgroup()."""
+
+    def setUp(self):
+        super().setUp()
+        self.cgroup = None
+
+    def tearDown(self):
+        super().tearDown()
+        if self.cgroup:
+            wait_until(self.remove_cgroup, "the cgroup is empty")
+
+    @staticmethod
+    def own_cgroups():
+        """(hierarchy's number, its controllers, path in it) of each cgroup of this process."""
+        with open("/proc/self/cgroup", encoding="ascii") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        return [(number, controllers.split(","), path.rstrip("/"))
+                for number, controllers, path in lines]
+
+    def make_cgroup(self, parent, is_usable):
+        """Makes one below @parent, and keeps it if is_usable() says so and does not fail."""
+        self.cgroup = f"{parent}/lethe-test-{os.getpid()}"
+        try:
+            os.mkdir(self.cgroup)
+        except OSError:
+            self.cgroup = None
+            return False
+        try:
+            usable = is_usable()
+        except OSError:
+            usable = False
+        if not usable:
+            os.rmdir(self.cgroup)
+            self.cgroup = None
+        return usable
+
+    def remove_cgroup(self):
+        try:
+            os.rmdir(self.cgroup)
+        except OSError:
+            return False
+        return True
+
+    def cgroup_file(self, name):
+        return os.path.join(self.cgroup, name)
+
+    def start_in_cgroup(self, text, *args, env=None):
+        """Like start_workload()."""
+        def enter():
+            with open(self.cgroup_file("cgroup.procs"), "w", encoding="ascii") as file:
+                file.write("0")
+        path = self.write("workload", text)
+        return self.start("run", "--executor", "sw", "--workload", path, *args, env=env,
+                          preexec_fn=enter)
 
 
 def main():

@@ -8,7 +8,6 @@ end to look at it, which needs a build with -Dfailpoints=true.
 
 import os
 import signal
-import subprocess
 
 import lib
 
@@ -69,70 +68,35 @@ class Idle(lib.Case):
         self.assert_clean()
 
 
-class Accounting(lib.Case):
+class Accounting(lib.CgroupCase):
     """A cgroup in whatever hierarchy can be written to."""
 
     def setUp(self):
         super().setUp()
-        self.cgroup = None
         if self.run_workload("poweroff\n", env={"LETHE_FAILPOINT": ":::"})[0] == 0:
             self.skipTest("no failpoints in this build (-Dfailpoints=true)")
-        for mount, usage in self.hierarchies():
-            folder = f"{mount}/lethe-test-{os.getpid()}"
-            try:
-                os.mkdir(folder)
-            except OSError:
-                continue
-            self.usage = os.path.join(folder, usage)
-            if os.path.exists(self.usage):
-                self.cgroup = folder
+        for folder, self.usage in self.hierarchies():
+            if self.make_cgroup(folder, lambda: os.path.exists(self.cgroup_file(self.usage))):
                 return
-            os.rmdir(folder)
         self.skipTest("no cgroup can be made here (run as root)")
 
-    def tearDown(self):
-        super().tearDown()
-        if self.cgroup:
-            lib.wait_until(self.remove_cgroup, "the cgroup is empty")
-
-    def remove_cgroup(self):
-        try:
-            os.rmdir(self.cgroup)
-        except OSError:
-            return False
-        return True
-
-    @staticmethod
-    def hierarchies():
+    def hierarchies(self):
         """(folder of this process's cgroup, file that tells of CPU time)."""
-        with open("/proc/self/cgroup", encoding="ascii") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
-        for number, controllers, path in lines:
+        for number, controllers, path in self.own_cgroups():
             if number == "0":
-                yield "/sys/fs/cgroup" + path.rstrip("/"), "cpu.stat"
-            elif "cpuacct" in controllers.split(","):
-                yield f"/sys/fs/cgroup/{controllers}" + path.rstrip("/"), "cpuacct.usage"
+                yield "/sys/fs/cgroup" + path, "cpu.stat"
+            elif "cpuacct" in controllers:
+                yield f"/sys/fs/cgroup/{','.join(controllers)}" + path, "cpuacct.usage"
 
     def used(self):
         """CPU time of the cgroup, in whatever unit."""
-        with open(self.usage, encoding="ascii") as file:
+        with open(self.cgroup_file(self.usage), encoding="ascii") as file:
             return int(file.readline().split()[-1])
-
-    def enter(self):
-        with open(os.path.join(self.cgroup, "cgroup.procs"), "w", encoding="ascii") as file:
-            file.write("0")
-
-    def start_in_cgroup(self, failpoint):
-        process = subprocess.Popen(
-            [lib.LETHE, "run", "--executor", "sw", "--workload", self.write("workload", FILLED)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=self.environment({"LETHE_FAILPOINT": failpoint}), preexec_fn=self.enter)
-        self.started.append(process)
-        return process
 
     def test_the_vm_pays(self):
         """All threads are in the hypervisor's cgroup, also when that is gone."""
-        process = self.start_in_cgroup("uv-sweep-give-back:1:stop")
+        process = self.start_in_cgroup(
+            FILLED, env={"LETHE_FAILPOINT": "uv-sweep-give-back:1:stop"})
         self.wait_for_line(process, "filled")
         vm, = self.vms()
         uv = vm["uv_pid"]

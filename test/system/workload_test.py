@@ -8,7 +8,6 @@ contain, and `# options: ...` for lethe run.
 Argument: the executor.
 """
 
-import json
 import os
 import re
 import sys
@@ -33,10 +32,7 @@ def expectations(path):
 class Workloads(lib.Case):
     def setUp(self):
         super().setUp()
-        out = self.lethe("capabilities", "--json")[1]
-        for executor in json.loads(out)["executors"]:
-            if executor["name"] == EXECUTOR and not executor["available"]:
-                self.skipTest(executor["reason"])
+        self.need_executor(EXECUTOR)
 
     def check(self, path):
         expected, error, options = expectations(path)
