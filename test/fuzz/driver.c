@@ -21,6 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "test/xorshift.h"
+
 #define INPUT_MAX 4096 /* bytes */
 #define SEEDS_MAX 256
 #define EDITS_MAX 8
@@ -39,10 +41,7 @@ static uint64_t random_state = 0x9e3779b97f4a7c15;
 /* A number below @limit, which is at least 1. */
 static size_t random_below(size_t limit)
 {
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (size_t)(random_state >> 16) % limit;
+	return (size_t)(xorshift(&random_state) >> 16) % limit;
 }
 
 static void fail(const char *what)

@@ -16,6 +16,7 @@
 
 #include "os/futex.h"
 #include "test/model/convert_model.h"
+#include "test/xorshift.h"
 #include "uv/convert.h"
 
 #define OPERATIONS 8
@@ -39,10 +40,7 @@ static _Atomic bool done;
 
 static uint64_t dice(uint64_t sides)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed % sides;
+	return xorshift(&seed) % sides;
 }
 
 static void check(bool ok, const char *what, uint64_t page)

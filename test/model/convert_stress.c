@@ -17,6 +17,7 @@
 
 #include "os/futex.h"
 #include "test/model/convert_model.h"
+#include "test/xorshift.h"
 #include "uv/convert.h"
 
 #define VCPUS     3
@@ -45,10 +46,7 @@ static void check(bool ok, const char *what, uint64_t page)
 
 static uint64_t dice(uint64_t *state, uint64_t sides)
 {
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state % sides;
+	return xorshift(state) % sides;
 }
 
 static uint64_t uniform(const uint64_t *words, uint64_t page)

@@ -9,6 +9,7 @@
 #include "test/model/destroy_guest.h"
 #include "test/model/destroy_watch.h"
 #include "test/model/destroy_world.h"
+#include "test/xorshift.h"
 
 #define OPERATIONS_MAX 256u
 #define TOKENS         4096u /* of one sequence */
@@ -49,10 +50,7 @@ void model_die(const char *format, ...)
 
 uint32_t dice(uint32_t sides)
 {
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return (uint32_t)(random_state >> 16) % sides;
+	return (uint32_t)(xorshift(&random_state) >> 16) % sides;
 }
 
 void note(const char *name, struct ref_range range, uint32_t status)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "mmu/mmu.h"
+#include "test/xorshift.h"
 
 #define FRAMES 4096
 #define IDS    4
@@ -39,10 +40,7 @@ static uint64_t seed, step;
 
 static uint64_t dice(uint64_t sides)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed % sides;
+	return xorshift(&seed) % sides;
 }
 
 static void check(bool ok, const char *what, uint64_t frame)

@@ -30,6 +30,7 @@
 #include <sys/mman.h>
 
 #include "mmu/mmu.h"
+#include "test/xorshift.h"
 
 #define VCPUS 3
 #define PAGES 1536 /* of each slot: three 2M blocks */
@@ -74,10 +75,7 @@ static void fail(const char *what, unsigned int slot, uint64_t page)
 
 static uint64_t dice(uint64_t *seed, uint64_t sides)
 {
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed % sides;
+	return xorshift(seed) % sides;
 }
 
 /* ---- the owner's answers ---- */

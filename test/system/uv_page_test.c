@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "test/system/uv_store.h"
+#include "test/xorshift.h"
 
 static void expect_stop(struct uvc *c, uint64_t gpa)
 {
@@ -259,14 +260,6 @@ static void test_again_and_again(void **state)
 	store_finish(&c, s);
 }
 
-static uint64_t step(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
 /* Two vCPUs use memory that is paged out under them all the time. */
 static void test_out_under_running_guest(void **state)
 {
@@ -283,8 +276,8 @@ static void test_out_under_running_guest(void **state)
 	assert_int_equal(store_out(&c, s, 4 * MIB, MIB), MIB / PAGE);
 	uvc_reply(&c, 0, ABI_ST_OK);
 	while (!uvc_has_exit(&c, 0)) {
-		uint64_t at = 2 * MIB + step(&seed) % (6 * MIB / PAGE) * PAGE;
-		uint64_t bytes = (1 + step(&seed) % 64) * PAGE;
+		uint64_t at = 2 * MIB + xorshift(&seed) % (6 * MIB / PAGE) * PAGE;
+		uint64_t bytes = (1 + xorshift(&seed) % 64) * PAGE;
 
 		if (at + bytes <= MEMORY)
 			(void)store_out(&c, s, at, bytes);
@@ -366,7 +359,8 @@ static void test_out_while_converting(void **state)
 static void page_out_until_exit(struct uvc *c, struct store *s, uint64_t *seed)
 {
 	while (!uvc_has_exit(c, 0)) {
-		uint64_t at = 2 * MIB + step(seed) % 28 * PAGE, bytes = (1 + step(seed) % 4) * PAGE;
+		uint64_t at = 2 * MIB + xorshift(seed) % 28 * PAGE,
+			 bytes = (1 + xorshift(seed) % 4) * PAGE;
 		uint32_t status = store_try_out(c, s, at, bytes, NULL);
 
 		assert_true(status == ABI_ST_OK || status == ABI_ST_AGAIN);

@@ -13,30 +13,16 @@
 
 #include <cmocka.h>
 
+#include "test/unit/limited_malloc.h"
+#include "test/xorshift.h"
+
 #define KEYS 512
-
-static long allocations_left = -1; /* -1: no limit */
-
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-	if (allocations_left == 0)
-		return NULL;
-	if (allocations_left > 0)
-		allocations_left--;
-	return __real_malloc(size);
-}
 
 static uint64_t random_state;
 
 static uint64_t random_below(uint64_t limit)
 {
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state % limit;
+	return xorshift(&random_state) % limit;
 }
 
 /* Checks order, maximality and heights below @n; returns the number of nodes. */
