@@ -2,6 +2,7 @@
 #include "test/unit/hv/leftovers.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,7 +23,7 @@ struct inventory {
 	unsigned int descriptors, mappings, threads, entries, children; /* no padding */
 };
 
-static char directory[64];
+static char directory[64], uv_log[128];
 static struct inventory before;
 
 void runtime_dir_make(void)
@@ -40,6 +41,44 @@ void runtime_dir_remove(void)
 const char *runtime_dir(void)
 {
 	return directory;
+}
+
+void fake_uv_setup(void)
+{
+	runtime_dir_make();
+	snprintf(uv_log, sizeof(uv_log), "%s-log", directory);
+	setenv("FAKE_UV_LOG", uv_log, 1);
+	unsetenv("FAKE_UV_MODE");
+	unsetenv("FAKE_UV_FAIL");
+	unsetenv("FAKE_UV_EXITS");
+	leftovers_remember();
+}
+
+void fake_uv_teardown(void)
+{
+	leftovers_check();
+	(void)unlink(uv_log);
+	runtime_dir_remove();
+}
+
+const char *fake_uv_log(void)
+{
+	return uv_log;
+}
+
+void rerun_failing(const char *failpoint, const char *first, const char *second)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		setenv("LETHE_FAILPOINT", failpoint, 1);
+		execl("/proc/self/exe", program_invocation_short_name, first, second, NULL);
+		_exit(99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (status != 0)
+		fail_msg("%s: status %#x", failpoint, (unsigned int)status);
 }
 
 static unsigned int count_entries(const char *path)

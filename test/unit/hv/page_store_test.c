@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "lethe/lethe.h"
+#include "test/unit/hv/leftovers.h"
 
 #define PAGE LETHE_PAGE_SIZE
 #define MB   ((uint64_t)1 << 20)
@@ -401,19 +402,8 @@ static void test_opening_fails(void **unused)
 {
 	static const char *const points[] = {"store-new", "store-open", "store-write"};
 
-	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++) {
-		pid_t pid = fork();
-		int status;
-
-		if (pid == 0) {
-			setenv("LETHE_FAILPOINT", points[i], 1);
-			execl("/proc/self/exe", "page_store_test", "opening", NULL);
-			_exit(99);
-		}
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (status != 0)
-			fail_msg("%s: status %#x", points[i], (unsigned int)status);
-	}
+	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++)
+		rerun_failing(points[i], "opening", NULL);
 }
 #endif
 

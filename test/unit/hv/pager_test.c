@@ -25,20 +25,13 @@
 #define BATCH (256 * PAGE)
 
 static const char *fake_uv;
-static char log_path[128];
 static struct lethe_vm *vm;
 static struct test_store *store;
 static struct lethe_exit exit_of_0;
 
 static int setup(void **unused)
 {
-	runtime_dir_make();
-	snprintf(log_path, sizeof(log_path), "%s-log", runtime_dir());
-	setenv("FAKE_UV_LOG", log_path, 1);
-	unsetenv("FAKE_UV_MODE");
-	unsetenv("FAKE_UV_FAIL");
-	unsetenv("FAKE_UV_EXITS");
-	leftovers_remember();
+	fake_uv_setup();
 	vm = NULL;
 	store = NULL;
 	memset(&exit_of_0, 0, sizeof(exit_of_0));
@@ -58,9 +51,7 @@ static void end_vm(void)
 static int teardown(void **unused)
 {
 	end_vm();
-	leftovers_check();
-	(void)unlink(log_path);
-	runtime_dir_remove();
+	fake_uv_teardown();
 	return 0;
 }
 
@@ -69,7 +60,7 @@ static unsigned int asked(const char *what)
 {
 	unsigned int n = 0;
 	char line[256];
-	FILE *f = fopen(log_path, "re");
+	FILE *f = fopen(fake_uv_log(), "re");
 
 	assert_non_null(f);
 	while (fgets(line, sizeof(line), f) != NULL)
@@ -545,22 +536,6 @@ static void test_one_store(void **unused)
 /* ---- failpoints ---- */
 
 #ifdef LETHE_FAILPOINTS
-/* In processes of their own, because the choice is read once. */
-static void in_process(const char *what, const char *point)
-{
-	pid_t pid = fork();
-	int status;
-
-	if (pid == 0) {
-		setenv("LETHE_FAILPOINT", point, 1);
-		execl("/proc/self/exe", "pager_test", fake_uv, what, NULL);
-		_exit(99);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	if (status != 0)
-		fail_msg("%s: status %#x", point, (unsigned int)status);
-}
-
 /* No thread is left, and the store is still the caller's. */
 static int set_and_fail(void)
 {
@@ -586,7 +561,7 @@ static void test_setting_fails(void **unused)
 		"pager-new", "pager-thread", "pager-cleaner", "pager-policy"};
 
 	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++)
-		in_process("set", points[i]);
+		rerun_failing(points[i], fake_uv, "set");
 }
 
 /* Nothing has changed, and the next time it works. */
@@ -608,7 +583,7 @@ static void test_out_fails(void **unused)
 	static const char *const points[] = {"pager-out", "pager-stored", "pager-note"};
 
 	for (size_t i = 0; i < sizeof(points) / sizeof(points[0]); i++)
-		in_process("out", points[i]);
+		rerun_failing(points[i], fake_uv, "out");
 }
 
 /* The way back fails, once: kept, and brought back by the next attempt. */
@@ -648,9 +623,9 @@ static int move_and_fail(void)
 
 static void test_the_way_back_fails(void **unused)
 {
-	in_process("back", "pager-put-back");
-	in_process("install", "pager-install");
-	in_process("move", "hv-slot-move");
+	rerun_failing("pager-put-back", fake_uv, "back");
+	rerun_failing("pager-install", fake_uv, "install");
+	rerun_failing("hv-slot-move", fake_uv, "move");
 }
 
 static int (*const scenes[])(void) = {

@@ -25,18 +25,11 @@
 #define MB   (1u << 20)
 
 static const char *fake_uv;
-static char log_path[128];
 static struct lethe_vm *vm;
 
 static int setup(void **unused)
 {
-	runtime_dir_make();
-	snprintf(log_path, sizeof(log_path), "%s-log", runtime_dir());
-	setenv("FAKE_UV_LOG", log_path, 1);
-	unsetenv("FAKE_UV_MODE");
-	unsetenv("FAKE_UV_FAIL");
-	unsetenv("FAKE_UV_EXITS");
-	leftovers_remember();
+	fake_uv_setup();
 	vm = NULL;
 	return 0;
 }
@@ -45,9 +38,7 @@ static int teardown(void **unused)
 {
 	if (vm != NULL)
 		lethe_vm_close(vm, true);
-	leftovers_check();
-	(void)unlink(log_path);
-	runtime_dir_remove();
+	fake_uv_teardown();
 	return 0;
 }
 
@@ -55,7 +46,7 @@ static int teardown(void **unused)
 static const char *asked(void)
 {
 	static char text[8192];
-	FILE *f = fopen(log_path, "re");
+	FILE *f = fopen(fake_uv_log(), "re");
 	char line[256], name[32];
 	unsigned long long a, b;
 
@@ -73,7 +64,7 @@ static const char *asked(void)
 
 static void forget_asked(void)
 {
-	assert_int_equal(truncate(log_path, 0), 0);
+	assert_int_equal(truncate(fake_uv_log(), 0), 0);
 }
 
 static int new_vm(const char *name)
@@ -660,19 +651,8 @@ static int make_and_fail(void)
 
 static void test_making_fails(void **unused)
 {
-	for (size_t i = 0; i < sizeof(making) / sizeof(making[0]); i++) {
-		pid_t pid = fork();
-		int status;
-
-		if (pid == 0) {
-			setenv("LETHE_FAILPOINT", making[i], 1);
-			execl("/proc/self/exe", "vm_test", fake_uv, "make-and-fail", NULL);
-			_exit(99);
-		}
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (status != 0)
-			fail_msg("%s: status %#x", making[i], (unsigned int)status);
-	}
+	for (size_t i = 0; i < sizeof(making) / sizeof(making[0]); i++)
+		rerun_failing(making[i], fake_uv, "make-and-fail");
 }
 #endif
 
