@@ -20,6 +20,9 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
+/* Who waits for the first page of a run is woken when so much has been copied. */
+#define COPY_AT_ONCE (16 * PAGE_SIZE)
+
 #define FLAGS (O_CLOEXEC | O_NONBLOCK)
 
 /* By the system call, or by the device for those who may open it. */
@@ -99,19 +102,30 @@ int userfault_unregister(const struct userfault *u, const uint8_t *start, uint64
 	return ioctl(u->fd, UFFDIO_UNREGISTER, &r) < 0 ? -errno : 0;
 }
 
-/* -EAGAIN is the kernel's for a mapping that is just being changed. */
-int userfault_copy(const struct userfault *u, uint8_t *to, const uint8_t *page)
+/*
+ * -EAGAIN is the kernel's for a mapping that is just being changed, and for pages of which only
+ * the first could be copied.
+ */
+int userfault_copy(const struct userfault *u, uint8_t *to, const uint8_t *pages, uint64_t bytes,
+	uint64_t *ret_bytes)
 {
-	int err = failpoint("userfault-copy");
+	uint64_t done = 0;
+	int err = 0;
 
-	if (err < 0)
-		return err;
-	do {
-		struct uffdio_copy c = {
-			.dst = (uintptr_t)to, .src = (uintptr_t)page, .len = PAGE_SIZE};
+	while (err == 0 && done < bytes) {
+		struct uffdio_copy c = {.dst = (uintptr_t)to + done,
+			.src = (uintptr_t)pages + done,
+			.len = bytes - done < COPY_AT_ONCE ? bytes - done : COPY_AT_ONCE};
 
-		err = ioctl(u->fd, UFFDIO_COPY, &c) < 0 ? -errno : 0;
-	} while (err == -EAGAIN);
+		err = failpoint("userfault-copy");
+		if (err < 0)
+			break;
+		if (ioctl(u->fd, UFFDIO_COPY, &c) < 0 && errno != EAGAIN)
+			err = -errno;
+		else if (c.copy > 0)
+			done += (uint64_t)c.copy;
+	}
+	*ret_bytes = done;
 	return err;
 }
 

@@ -46,11 +46,15 @@ int userfault_register(const struct userfault *u, const uint8_t *start, uint64_t
 int userfault_unregister(const struct userfault *u, const uint8_t *start, uint64_t bytes);
 
 /*
- * Puts one missing page of a registered range in place, with the content of @page or with
- * zeros, and wakes who waits for it.  0; -EEXIST it is not missing; -ENOENT not registered;
- * another negative errno.
+ * Puts missing pages of a registered range in place, with the content of @pages, in order, and
+ * wakes who waits for them.  Pages up to the first that fails are there to stay, and
+ * *ret_bytes says in any case how much that is.  0; -EEXIST a page is not missing; -ENOENT not
+ * registered; another negative errno.
  */
-int userfault_copy(const struct userfault *u, uint8_t *to, const uint8_t *page);
+int userfault_copy(const struct userfault *u, uint8_t *to, const uint8_t *pages, uint64_t bytes,
+	uint64_t *ret_bytes);
+
+/* The same for one page, with zeros. */
 int userfault_zero(const struct userfault *u, uint8_t *to);
 
 /* Who sleeps in [start, start + bytes) looks again.  0 or -errno. */

@@ -318,30 +318,26 @@ static void clear_places(const struct batch *b)
 	}
 }
 
-static int put(struct batch *b, const struct seal_page *p)
-{
-	const struct executor *x = b->vm->executor;
-
-	if (x->page_put == NULL)
-		return 0;
-	return x->page_put(b->vm, b->slot, offset_of(b, p->gfn.v), p->plain);
-}
-
-/* Puts the pages of a run, which are private now.  Those that cannot be are sealed again. */
+/*
+ * Puts the pages of a run, which are private now, and side by side where they were decrypted, too.
+ * Those that cannot be are sealed again.
+ */
 static int put_run(struct batch *b, unsigned int i, unsigned int n, uint64_t *ret_pages)
 {
-	for (unsigned int k = i; k < i + n; k++) {
-		int ret = put(b, &b->page[k]);
+	const struct executor *x = b->vm->executor;
+	uint64_t bytes = (uint64_t)n << PAGE_SHIFT, done = bytes;
+	struct gfn_range rest;
+	int ret = 0;
 
-		if (ret == 0) {
-			++*ret_pages;
-			continue;
-		}
-		if (attr_set(b->vm->attr, run_range(b, k, i + n - k), ATTR_SEALED) < 0)
-			return -ENOTRECOVERABLE;
-		return ret;
-	}
-	return 0;
+	if (x->page_put != NULL)
+		ret = x->page_put(b->vm, b->slot, offset_of(b, b->page[i].gfn.v), b->page[i].plain,
+			bytes, &done);
+	done >>= PAGE_SHIFT;
+	*ret_pages += done;
+	if (ret == 0)
+		return 0;
+	rest = (struct gfn_range){gfn(b->page[i].gfn.v + done), n - done};
+	return attr_set(b->vm->attr, rest, ATTR_SEALED) < 0 ? -ENOTRECOVERABLE : ret;
 }
 
 /* sealed, checked => private.  Holds vm->lock, and memory for writing. */

@@ -50,7 +50,8 @@ void kvm_faults_forget_all(struct kvm_faults *f);
 
 /* The executor's functions of these names. */
 int kvm_seal_begin(struct uv_vm *vm, unsigned int slot, struct gfn_range range);
-int kvm_page_put(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page);
+int kvm_page_put(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *pages,
+	uint64_t bytes, uint64_t *ret_bytes);
 void kvm_range_end(struct uv_vm *vm, struct gfn_range range);
 void kvm_settle(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
 bool kvm_may_wait(struct uv_vm *vm);

@@ -294,23 +294,24 @@ int kvm_seal_begin(struct uv_vm *vm, unsigned int slot, struct gfn_range range)
 	return ret;
 }
 
-int kvm_page_put(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page)
+int kvm_page_put(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *pages,
+	uint64_t bytes, uint64_t *ret_bytes)
 {
 	struct kvm_faults *f = faults_of(vm);
 	uint8_t *to = vm->memory_of[slot].window.base + offset;
-	int ret = userfault_copy(&vm->userfault, to, page);
+	int ret = userfault_copy(&vm->userfault, to, pages, bytes, ret_bytes);
 
 	if (ret == -EEXIST || ret == -ENOENT) {
 		log_error("a sealed page was not missing");
 		return -ENOTRECOVERABLE;
 	}
-	if (ret < 0)
+	if (*ret_bytes == 0)
 		return ret;
 	pthread_mutex_lock(&f->lock);
-	if (range_map_set(f->wanted, key(to), key(to) + 1, 0) < 0)
+	if (range_map_set(f->wanted, key(to), key(to + *ret_bytes), 0) < 0)
 		log_error("a wanted page could not be forgotten");
 	pthread_mutex_unlock(&f->lock);
-	return 0;
+	return ret;
 }
 
 /* Of the range, forgets that pages are wanted which are not sealed any more. */

@@ -48,13 +48,15 @@ struct executor {
 
 	/*
 	 * page_take gives the memory of pages back that have become sealed (NULL: they are
-	 * discarded); page_put fills one that is sealed no more (NULL: pages are decrypted in
-	 * the window, before they are shown).  vm->memory is held for writing from the change of
+	 * discarded); page_put fills a run that is sealed no more (NULL: pages are decrypted in
+	 * the window, before they are shown), and *ret_bytes is how much of it is filled, after
+	 * a failure, too.  vm->memory is held for writing from the change of
 	 * the attribute on, so whoever fills missing pages with zeros holds it for reading from the
 	 * look at the attribute until that is done.  0 or a negative errno, nothing changed then.
 	 */
 	int (*page_take)(struct uv_vm *vm, unsigned int slot, uint64_t offset, uint64_t bytes);
-	int (*page_put)(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *page);
+	int (*page_put)(struct uv_vm *vm, unsigned int slot, uint64_t offset, const uint8_t *pages,
+		uint64_t bytes, uint64_t *ret_bytes);
 
 	/*
 	 * Threads of the ultravisor touch memory of a slot through this (uv_vm_address()): what

@@ -312,7 +312,7 @@ static void test_failures(void **state)
 	struct store *s = store_new();
 	struct abi_page_out_ret ret;
 	struct abi_vcpu_page page;
-	uint64_t events = 0;
+	uint64_t events = 0, pages = 0, in;
 	struct uvc c;
 
 #ifndef LETHE_FAILPOINTS
@@ -336,6 +336,21 @@ static void test_failures(void **state)
 	assert_int_equal(uvc_info(&c).sealed_pages, 1);
 	assert_int_equal(bring(&c, s, TAIL), ABI_ST_OK);
 	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	uvc_end(&c);
+
+	/* In the middle of a run: what is there stays, and the rest is sealed as before. */
+	setenv("LETHE_FAILPOINT", "userfault-copy:2", 1);
+	begin(&c, 1, "write 8M 80K\nprint out\ncheck 8M 80K\npoweroff\n");
+	assert_int_equal(store_out(&c, s, TAIL, 80 * KIB), 20);
+	assert_int_equal(store_in(&c, s, TAIL, 80 * KIB, &pages), ABI_ST_OK);
+	assert_in_range(pages, 1, 19);
+	assert_int_equal(uvc_info(&c).sealed_pages, 20 - pages);
+	in = pages;
+	assert_int_equal(store_in(&c, s, TAIL, 80 * KIB, &pages), ABI_ST_OK);
+	assert_int_equal(in + pages, 20);
+	go_on(&c);
+	serve_until(&c, s, ABI_EXIT_POWEROFF, &page, &events);
+	assert_int_equal(uvc_info(&c).sealed_pages, 0);
 	uvc_end(&c);
 	unsetenv("LETHE_FAILPOINT");
 	free(s);

@@ -103,6 +103,7 @@ static void test_paging(void **state)
 	uint8_t *block = w.base + SIZE_2M;
 	uint8_t page[PAGE_SIZE];
 	struct userfault u;
+	uint64_t copied;
 	char why[256];
 
 	memset(page, 9, sizeof(page));
@@ -115,7 +116,8 @@ static void test_paging(void **state)
 	assert_int_equal(look().large, BYTES - SIZE_2M);
 	assert_int_equal(look().mappings, 3);
 	for (uint64_t o = 0; o < SMALL; o += PAGE_SIZE)
-		assert_int_equal(userfault_copy(&u, w.base + PART + o, page), 0);
+		assert_int_equal(
+			userfault_copy(&u, w.base + PART + o, page, PAGE_SIZE, &copied), 0);
 	assert_int_equal(userfault_unregister(&u, block, SIZE_2M), 0);
 	assert_int_equal(look().large, BYTES - SIZE_2M);
 	assert_int_equal(look().mappings, 1);

@@ -88,6 +88,7 @@ static void test_copy_wakes(void **state)
 {
 	void *(*const ways[])(void *) = {read_it, let_kernel_read_it};
 	struct reader r;
+	uint64_t copied;
 
 	assert_int_equal(userfault_register(&u, w.base + SIZE_2M, SIZE_2M), 0);
 	for (uint64_t i = 0; i < 2; i++) {
@@ -95,12 +96,38 @@ static void test_copy_wakes(void **state)
 
 		start(&r, ways[i], at + 77);
 		assert_int_equal(next_offset(), at);
-		assert_int_equal(userfault_copy(&u, w.base + at, content), 0);
+		assert_int_equal(userfault_copy(&u, w.base + at, content, PAGE_SIZE, &copied), 0);
 		assert_int_equal(end(&r), 0xc5);
 		assert_memory_equal(w.base + at, content, PAGE_SIZE);
-		assert_int_equal(userfault_copy(&u, w.base + at, content), -EEXIST);
+		assert_int_equal(
+			userfault_copy(&u, w.base + at, content, PAGE_SIZE, &copied), -EEXIST);
 		assert_int_equal(userfault_zero(&u, w.base + at), -EEXIST);
 	}
+}
+
+/* A run is put in place up to the page that is not missing. */
+static void test_copy_run(void **state)
+{
+	static uint8_t pages[4 * PAGE_SIZE] __attribute__((aligned(4096)));
+	uint8_t *to = w.base + PAGE_SIZE;
+	struct reader r;
+	uint64_t copied;
+
+	for (unsigned int i = 0; i < 4; i++)
+		memset(pages + i * PAGE_SIZE, (int)i + 1, PAGE_SIZE);
+	assert_int_equal(userfault_register(&u, w.base, SIZE_2M), 0);
+	assert_int_equal(userfault_zero(&u, to + 2 * PAGE_SIZE), 0);
+	start(&r, read_it, 2 * PAGE_SIZE);
+	assert_int_equal(next_offset(), 2 * PAGE_SIZE);
+	assert_int_equal(userfault_copy(&u, to, pages, sizeof(pages), &copied), -EEXIST);
+	assert_int_equal(copied, 2 * PAGE_SIZE);
+	assert_int_equal(end(&r), 2);
+	assert_memory_equal(to, pages, 2 * PAGE_SIZE);
+	assert_int_equal(to[2 * PAGE_SIZE], 0);
+	assert_int_equal(window_vacate(&w, PAGE_SIZE, sizeof(pages)), 0);
+	assert_int_equal(userfault_copy(&u, to, pages, sizeof(pages), &copied), 0);
+	assert_int_equal(copied, sizeof(pages));
+	assert_memory_equal(to, pages, sizeof(pages));
 }
 
 static void test_zero_wakes(void **state)
@@ -120,26 +147,30 @@ static void test_zero_wakes(void **state)
 static void test_discarded_pages_are_missing(void **state)
 {
 	struct reader r;
+	uint64_t copied;
 
 	w.base[3 * PAGE_SIZE] = 9;
 	assert_int_equal(userfault_register(&u, w.base, SIZE_2M), 0);
 	assert_int_equal(window_vacate(&w, 3 * PAGE_SIZE, PAGE_SIZE), 0);
 	start(&r, read_it, 3 * PAGE_SIZE);
 	assert_int_equal(next_offset(), 3 * PAGE_SIZE);
-	assert_int_equal(userfault_copy(&u, w.base + 3 * PAGE_SIZE, content), 0);
+	assert_int_equal(
+		userfault_copy(&u, w.base + 3 * PAGE_SIZE, content, PAGE_SIZE, &copied), 0);
 	assert_int_equal(end(&r), 0xc5);
 }
 
 static void test_unregister_wakes(void **state)
 {
 	struct reader r;
+	uint64_t copied;
 
 	assert_int_equal(userfault_register(&u, w.base, SIZE_2M), 0);
 	start(&r, read_it, 0);
 	assert_int_equal(next_offset(), 0);
 	assert_int_equal(userfault_unregister(&u, w.base, BYTES), 0);
 	assert_int_equal(end(&r), 0);
-	assert_int_equal(userfault_copy(&u, w.base + PAGE_SIZE, content), -ENOENT);
+	assert_int_equal(
+		userfault_copy(&u, w.base + PAGE_SIZE, content, PAGE_SIZE, &copied), -ENOENT);
 }
 
 /* Who is woken while the page is still missing asks again. */
@@ -186,6 +217,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_copy_wakes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_copy_run, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_zero_wakes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_discarded_pages_are_missing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unregister_wakes, setup, teardown),
