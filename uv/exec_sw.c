@@ -8,17 +8,17 @@
  * wants - has left both.  resolve() runs in guest mode and so never waits for vm->memory,
  * whose writers wait for vCPUs.
  */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "guest/interp.h"
 #include "mmu/mmu.h"
 #include "uv/executor.h"
 #include "uv/guestcall.h"
 #include "uv/pager.h"
 #include "uv/vcpu.h"
-
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 struct sw_exec {
 	struct mmu *mmu;
