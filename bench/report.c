@@ -151,11 +151,10 @@ static json_t *row_json(const struct bench_row *row)
 	return object;
 }
 
-int bench_json(const struct bench *bench, const struct bench_machine *machine, const char *path)
+int bench_json(const struct bench *bench, const struct bench_machine *machine, FILE *out)
 {
 	json_t *results = json_array(), *notes = json_object(), *document;
-	FILE *file = fopen(path, "w");
-	int err = file ? 0 : -errno;
+	int err = 0;
 
 	for (size_t i = 0; i < bench->count; i++) {
 		json_array_append_new(results, row_json(&bench->rows[i]));
@@ -167,13 +166,11 @@ int bench_json(const struct bench *bench, const struct bench_machine *machine, c
 		"kernel", machine->kernel, "cpu", machine->cpu, "cores", (int)machine->cores,
 		"memory_bytes", (json_int_t)machine->memory_bytes, "thp", machine->thp, "results",
 		results, "notes", notes);
-	if (!err && !document)
+	if (!document)
 		err = -ENOMEM;
-	if (!err && (json_dumpf(document, file, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
-			    fputc('\n', file) == EOF))
+	else if (json_dumpf(document, out, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
+		 fputc('\n', out) == EOF)
 		err = -EIO;
-	if (file && fclose(file) != 0 && !err)
-		err = -errno;
 	json_decref(document);
 	return err;
 }
@@ -284,16 +281,8 @@ static void put_page(const struct bench *bench, const struct bench_machine *mach
 	fprintf(out, "%s</html>\n", bench->count ? "</table>\n" : "");
 }
 
-int bench_html(const struct bench *bench, const struct bench_machine *machine, const char *path)
+int bench_html(const struct bench *bench, const struct bench_machine *machine, FILE *out)
 {
-	FILE *file = fopen(path, "w");
-	int err;
-
-	if (!file)
-		return -errno;
-	put_page(bench, machine, file);
-	err = ferror(file) ? -EIO : 0;
-	if (fclose(file) != 0 && !err)
-		err = -errno;
-	return err;
+	put_page(bench, machine, out);
+	return ferror(out) ? -EIO : 0;
 }

@@ -20,8 +20,9 @@ void bench_machine_describe(struct bench_machine *ret);
 
 void bench_table(const struct bench *bench, const struct bench_machine *machine, FILE *out);
 
-/* Writes the document to @path.  0 or a negative errno. */
-int bench_json(const struct bench *bench, const struct bench_machine *machine, const char *path);
-int bench_html(const struct bench *bench, const struct bench_machine *machine, const char *path);
+/* Writes the document to @out, all of it but what the caller's fclose() may find.  0, -EIO,
+ * -ENOMEM. */
+int bench_json(const struct bench *bench, const struct bench_machine *machine, FILE *out);
+int bench_html(const struct bench *bench, const struct bench_machine *machine, FILE *out);
 
 #endif

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* lethe bench: measures this machine, question by question. */
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "bench/bench.h"
@@ -13,9 +16,15 @@
 
 enum bench_key { KEY_QUICK = 'q', KEY_JSON = 'j', KEY_HTML = 0x100 };
 
+/* Where results go: open before anything is measured, and left as it was until then. */
+struct result_file {
+	const char *path; /* NULL: not wanted */
+	int fd;
+};
+
 struct bench_options {
 	bool quick;
-	const char *json, *html; /* NULL: not wanted */
+	struct result_file json, html;
 	const struct bench_question *question[QUESTIONS_MAX];
 	size_t count; /* 0: all */
 };
@@ -54,10 +63,10 @@ static bool take(int key, const char *arg, void *input)
 		options->quick = true;
 		return true;
 	case KEY_JSON:
-		options->json = arg;
+		options->json.path = arg;
 		return true;
 	case KEY_HTML:
-		options->html = arg;
+		options->html.path = arg;
 		return true;
 	default:
 		return take_question(options, arg);
@@ -70,15 +79,63 @@ static void take_all(struct bench_options *options)
 		options->question[options->count++] = q;
 }
 
-/* Writes the document with @write, if one is wanted. */
-static bool save(int (*write)(const struct bench *, const struct bench_machine *, const char *),
-	const struct bench *bench, const struct bench_machine *machine, const char *path)
+static bool open_result(struct result_file *file)
 {
-	int err = path ? write(bench, machine, path) : 0;
+	if (!file->path)
+		return true;
+	file->fd = open(file->path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (file->fd < 0)
+		log_error("%s: %s (give another file)", file->path, strerror(errno));
+	return file->fd >= 0;
+}
+
+typedef int (*write_fn)(const struct bench *, const struct bench_machine *, FILE *);
+
+/* Replaces what is in @file by the document that @write writes.  0 or a negative errno. */
+static int replace(const struct result_file *file, write_fn write, const struct bench *bench,
+	const struct bench_machine *machine)
+{
+	FILE *out;
+	int err;
+
+	/* A pipe or terminal has nothing to truncate: EINVAL. */
+	if (ftruncate(file->fd, 0) != 0 && errno != EINVAL)
+		return -errno;
+	out = fdopen(file->fd, "w");
+	if (!out)
+		return -errno;
+	err = write(bench, machine, out);
+	if (fclose(out) != 0)
+		err = -errno;
+	return err;
+}
+
+static bool save(const struct result_file *file, write_fn write, const struct bench *bench,
+	const struct bench_machine *machine)
+{
+	int err = file->path ? replace(file, write, bench, machine) : 0;
 
 	if (err)
-		log_error("%s: %s (the results are lost: give another file)", path, strerror(-err));
+		log_error("%s: %s (its results are lost: make room, or give another file)",
+			file->path, strerror(-err));
 	return err == 0;
+}
+
+static int measure(const struct bench_options *options)
+{
+	struct bench bench = {.quick = options->quick};
+	struct bench_machine machine;
+	bool saved;
+
+	bench_machine_describe(&machine);
+	for (size_t i = 0; i < options->count; i++)
+		bench_run(&bench, options->question[i]);
+	bench_table(&bench, &machine, stdout);
+	saved = save(&options->json, bench_json, &bench, &machine);
+	saved = save(&options->html, bench_html, &bench, &machine) && saved;
+	saved = saved && !bench.failed;
+	bench_free(&bench);
+	return saved ? CLI_OK : CLI_FAILED;
 }
 
 int cmd_bench(int argc, char **argv)
@@ -96,23 +153,13 @@ int cmd_bench(int argc, char **argv)
 		.take = take,
 	};
 	struct bench_options options = {0};
-	struct bench_machine machine;
-	struct bench bench = {0};
-	bool saved;
 	int status;
 
 	if (!options_parse(&spec, argc, argv, &options, &status))
 		return status;
 	if (options.count == 0)
 		take_all(&options);
-	bench.quick = options.quick;
-	bench_machine_describe(&machine);
-	for (size_t i = 0; i < options.count; i++)
-		bench_run(&bench, options.question[i]);
-	bench_table(&bench, &machine, stdout);
-	saved = save(bench_json, &bench, &machine, options.json);
-	saved = save(bench_html, &bench, &machine, options.html) && saved;
-	status = saved && !bench.failed ? CLI_OK : CLI_FAILED;
-	bench_free(&bench);
-	return status;
+	if (!open_result(&options.json) || !open_result(&options.html))
+		return CLI_USAGE;
+	return measure(&options);
 }

@@ -109,12 +109,26 @@ class Bench(lib.Case):
         self.assert_one_line(err)
         self.assertIn("nonsense", err)
 
-    def test_file_that_cannot_be_written(self):
+    def test_file_that_cannot_be_opened(self):
+        """Said before anything is measured."""
         path = os.path.join(self.folder, "no", "such", "folder")
-        status, _, err = self.lethe("bench", "--quick", "exit", "--json", path)
+        for option in ("--json", "--html"):
+            status, out, err = self.lethe("bench", "--quick", "exit", option, path)
+            self.assertEqual((status, out), (2, ""))
+            self.assert_one_line(err)
+            self.assertIn(path, err)
+
+    def test_file_that_cannot_be_written(self):
+        status, out, err = self.lethe("bench", "--quick", "exit", "--json", "/dev/full")
         self.assertEqual(status, 1)
-        self.assertIn(path, err)
-        self.assertTrue(err.rstrip().splitlines()[-1].startswith("lethe: "))
+        self.assertIn("round-trip", out)
+        self.assertTrue(err.splitlines()[-1].startswith("lethe: /dev/full: "), err)
+
+    def test_old_results_are_replaced(self):
+        path = self.write("bench.json", "x" * 100000)
+        self.bench("exit")
+        with open(path, encoding="utf-8") as file:
+            self.assertNotIn("xxx", file.read())
 
 
 if __name__ == "__main__":
