@@ -68,6 +68,9 @@ void pager_restate(struct pager *p, struct gfn_range r);
 /* How many pages of @r are out.  Caller holds vm->lock. */
 uint64_t pager_stored(const struct pager *p, struct gfn_range r);
 
+/* Why the store could not give back the page at @gpa; 0 if that is not known.  Likewise. */
+int pager_lost_error(const struct pager *p, uint64_t gpa);
+
 /* How many pages went out and came in so far.  Caller holds vm->lock. */
 void pager_counters(const struct pager *p, uint64_t *ret_out, uint64_t *ret_in);
 

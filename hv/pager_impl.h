@@ -91,6 +91,8 @@ struct pager {
 	bool drop_all;               /* everything is to be dropped before anything is put */
 	bool dirty;                  /* something was put since the last drop_all */
 	uint64_t pages_out, pages_in;
+	uint64_t lost_gpa; /* the page that was given up last */
+	int lost_err;      /* and why; 0: none was */
 	struct stream stream[STREAMS];
 	unsigned int first_window; /* of a new stream */
 	uint64_t wants_seen;

@@ -246,7 +246,12 @@ static int install(
 	}
 }
 
-/* Says so, here and to the ultravisor, which stops the VM unless it has the page after all. */
+int pager_lost_error(const struct pager *p, uint64_t gpa)
+{
+	return p->lost_gpa == gpa ? p->lost_err : 0;
+}
+
+/* Says so to the ultravisor, which stops the VM unless it has the page after all. */
 static void give_up(struct pager *p, const struct in *in, uint64_t failed, int err)
 {
 	const struct abi_page_lost args = {.gpa = failed << PAGE_SHIFT};
@@ -256,9 +261,11 @@ static void give_up(struct pager *p, const struct in *in, uint64_t failed, int e
 	/* The ultravisor has stopped the VM already, and says why. */
 	if (err == -EBADMSG)
 		return;
-	log_error("%s: the page at 0x%llx cannot be had: %s (the guest is stopped)", p->store->name,
+	log_info("%s: the page at 0x%llx cannot be had: %s", p->store->name,
 		(unsigned long long)args.gpa, strerror(-err));
 	pthread_mutex_lock(&p->vm->lock);
+	p->lost_gpa = args.gpa;
+	p->lost_err = err;
 	if (in->t.life == p->vm->life)
 		(void)hv_call(p->vm, ABI_CALL_PAGE_LOST, &args, NULL);
 	pthread_mutex_unlock(&p->vm->lock);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* vCPUs: starting, stopping, and the exits that the ultravisor posts (abi/exit.h). */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "hv/error.h"
+#include "hv/pager.h"
 #include "hv/vm.h"
 #include "os/futex.h"
 
@@ -159,6 +161,22 @@ static void copy_exit(const struct abi_vcpu_page *page, struct lethe_exit *exit)
 	copy_data(page, exit);
 }
 
+/* The ultravisor knows that a page is lost; what the store said is known here. */
+static void explain_loss(struct lethe_vm *vm, struct lethe_exit *exit)
+{
+	size_t used = strlen(exit->text);
+	int err = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->pager != NULL)
+		err = pager_lost_error(vm->pager, exit->gpa);
+	pthread_mutex_unlock(&vm->lock);
+	if (err == 0)
+		return;
+	snprintf(exit->text + used, sizeof(exit->text) - used, ": %s", strerror(-err));
+	exit->count = strlen(exit->text);
+}
+
 int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *exit)
 {
 	struct abi_vcpu_page *page;
@@ -187,6 +205,8 @@ int lethe_vcpu_run(struct lethe_vm *vm, unsigned int vcpu, struct lethe_exit *ex
 	copy_exit(page, exit);
 	if (exit->type == LETHE_EXIT_RELEASE)
 		note_released(vm, exit);
+	if (exit->type == LETHE_EXIT_STOPPED && exit->stop == LETHE_STOP_LOST_PAGE)
+		explain_loss(vm, exit);
 	if (waits_for_answer(exit->type))
 		hv_copy_open(vm, vcpu, exit->gpa, page->copied);
 	return 0;
