@@ -113,6 +113,17 @@ static json_t *memory_list_command(struct machine *machine, const json_t *reques
 		json_pack("{s:s, s:o}", "name", lethe_vm_name(machine->vm), "slots", slots));
 }
 
+/* While a reboot exchanges all memory, no slot is there. */
+static bool has_slot(struct machine *machine, uint64_t slot)
+{
+	bool has;
+
+	pthread_mutex_lock(&machine->life);
+	has = slot < MEMORY_SLOTS && machine->slot[slot].used;
+	pthread_mutex_unlock(&machine->life);
+	return has;
+}
+
 /* One slot at a time: looking through it takes a while. */
 static json_t *memory_audit_command(struct machine *machine, const json_t *request)
 {
@@ -124,9 +135,9 @@ static json_t *memory_audit_command(struct machine *machine, const json_t *reque
 		return malformed("give slot");
 	err = slot < MEMORY_SLOTS ? lethe_vm_audit(machine->vm, (unsigned int)slot, &audit)
 				  : -ENOENT;
-	if (err == -ENOENT)
+	if (err == -ENOENT && !has_slot(machine, slot))
 		return control_error(err, "it has no such slot", "see lethe memory list");
-	if (err == -ERANGE || err == -EPROTO)
+	if (err == -ENOENT || err == -ERANGE || err == -EPROTO)
 		return control_error(err, "its memory changed meanwhile", "try again");
 	if (err)
 		return control_error(err, lethe_error(), "see lethe ps");
