@@ -13,8 +13,8 @@ bool vm_list_get(struct lethe_ps_entry **ret_entries, size_t *ret_count)
 {
 	if (lethe_ps(ret_entries, ret_count) == 0)
 		return true;
-	log_error(
-		"cannot list VMs: %s (see whether the runtime directory is yours)", lethe_error());
+	log_error("cannot list VMs: %s (name a directory of your own in LETHE_RUNTIME_DIR)",
+		lethe_error());
 	return false;
 }
 

@@ -80,8 +80,12 @@ int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count)
 	if (ret == 0)
 		ret = l.err;
 	if (ret < 0) {
+		char path[256];
+
 		free(l.entries);
-		return fail(ret, "the runtime directory cannot be read: %s", strerror(-ret));
+		(void)rundir_base(path, sizeof(path));
+		return fail(
+			ret, "the runtime directory %s cannot be read: %s", path, strerror(-ret));
 	}
 	*ret_entries = l.entries;
 	*ret_count = l.count;

@@ -194,6 +194,26 @@ static int make_pages(struct lethe_vm *vm, struct birth *b)
 	return ret;
 }
 
+/* Why there is no entry.  That a path is no good here is one error, whatever is wrong there. */
+static int entry_failed(int err)
+{
+	char path[256];
+
+	(void)rundir_base(path, sizeof(path));
+	fail(err, "no entry in the runtime directory %s: %s", path, strerror(-err));
+	switch (-err) {
+	case ENOENT:
+	case EPERM:
+	case EACCES:
+	case EROFS:
+	case ELOOP:
+	case ENAMETOOLONG:
+		return -ENOTDIR;
+	default:
+		return err;
+	}
+}
+
 static int make_entry(struct lethe_vm *vm)
 {
 	void *p = NULL;
@@ -202,7 +222,7 @@ static int make_entry(struct lethe_vm *vm)
 	if (ret == -EEXIST)
 		return fail(ret, "a VM named '%s' is there already", vm->name);
 	if (ret < 0)
-		return fail(ret, "no entry in the runtime directory: %s", strerror(-ret));
+		return entry_failed(ret);
 	ret = memfd_map(vm->entry.status, ABI_STATUS_PAGE, &p);
 	if (ret < 0)
 		return fail(ret, "the status file cannot be mapped: %s", strerror(-ret));

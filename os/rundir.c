@@ -14,7 +14,7 @@
 
 #include "base/failpoint.h"
 
-static int base_path(char *path, size_t size)
+int rundir_base(char *path, size_t size)
 {
 	const char *own = getenv("LETHE_RUNTIME_DIR"), *xdg = getenv("XDG_RUNTIME_DIR");
 	int n;
@@ -33,7 +33,7 @@ static int base_path(char *path, size_t size)
 int rundir_path(const char *name, char *ret, size_t size)
 {
 	char base[512];
-	int n, err = base_path(base, sizeof(base));
+	int n, err = rundir_base(base, sizeof(base));
 
 	if (err < 0)
 		return err;
@@ -45,7 +45,7 @@ int rundir_path(const char *name, char *ret, size_t size)
 static int open_base(bool create, char *path, size_t size)
 {
 	struct stat st;
-	int fd, ret = base_path(path, size);
+	int fd, ret = rundir_base(path, size);
 
 	if (ret == 0 && create && mkdir(path, 0700) < 0 && errno != EEXIST)
 		ret = -errno;
@@ -99,8 +99,11 @@ static int make_status(int folder, uint64_t bytes)
 
 	if (fd < 0)
 		return ret < 0 ? ret : -errno;
-	if (ftruncate(fd, (off_t)bytes) < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
+	/* Both processes map it: a hole that a full disk cannot fill would kill them. */
+	ret = -posix_fallocate(fd, 0, (off_t)bytes);
+	if (ret == 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
 		ret = -errno;
+	if (ret < 0) {
 		close(fd);
 		return ret;
 	}

@@ -21,13 +21,17 @@ struct rundir_entry {
 };
 
 /*
- * Claims @name: its folder and a status file of @bytes zeroes.  0; -EEXIST a VM of that
- * name is there; -EPERM the directory is not ours; another negative errno.
+ * Claims @name: its folder and a status file of @bytes zeroes, with disk space for them.
+ * 0; -EEXIST a VM of that name is there; -EPERM the directory is not ours; another negative
+ * errno.
  */
 int rundir_claim(const char *name, uint64_t bytes, struct rundir_entry *ret);
 
 /* Removes what rundir_claim() made, if it is still there, and closes it. */
 void rundir_drop(struct rundir_entry *entry);
+
+/* The path of the runtime directory, there or not.  0 or -ENAMETOOLONG, @ret being cut off. */
+int rundir_base(char *ret, size_t size);
 
 /* The path of the folder of @name, there or not.  0 or -ENAMETOOLONG. */
 int rundir_path(const char *name, char *ret, size_t size);

@@ -69,6 +69,10 @@ static const char *advice(int err)
 		return "choose another --name, or see lethe ps";
 	case ENOENT:
 		return "put lethe-uv beside lethe, or install both";
+	case ENOTDIR:
+		return "name a directory of your own in LETHE_RUNTIME_DIR";
+	case ENOSPC:
+		return "make room on that disk";
 	case EPROTONOSUPPORT:
 		return "install lethe and lethe-uv of one version";
 	case EOPNOTSUPP:

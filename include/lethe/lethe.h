@@ -60,6 +60,7 @@ struct lethe_vm_config {
 /*
  * Starts an ultravisor and an empty VM in it, with an entry in the runtime directory.
  * -EINVAL a field is out of range; -EEXIST the name is in use; -ENOENT no lethe-uv;
+ * -ENOTDIR the runtime directory is not there, not ours, or cannot be written;
  * -EPROTONOSUPPORT it is of another version; -EOPNOTSUPP the executor does not work
  * here; -ENOMEM; any errno of creating files, sockets and processes.
  * On failure no process and no file is left.

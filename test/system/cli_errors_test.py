@@ -199,6 +199,34 @@ class BadUsage(lib.Case):
         os.chmod(path, 0)
         self.refuse(["run", "--workload", path], "Permission denied")
 
+    def test_runtime_directory_that_is_no_good(self):
+        path = self.write("workload", "poweroff\n")
+        nowhere = self.path("not/there")
+        file = self.write("file", "")
+        link = self.path("link")
+        os.symlink(self.folder, link)
+        open_to_all = self.path("open")
+        os.mkdir(open_to_all)
+        os.chmod(open_to_all, 0o777)
+        for folder in (nowhere, file, link, open_to_all, self.path("x" * 300)):
+            with self.subTest(folder=folder):
+                env = {"LETHE_RUNTIME_DIR": folder}
+                status, out, err = self.lethe(
+                    "run", "--executor", "sw", "--workload", path, env=env)
+                self.assertEqual((status, out), (1, ""))
+                self.assert_one_line(err)
+                # Where it looked, and what to do: not with lethe-uv, which is there.
+                self.assertIn(folder[:200], err)
+                self.assertIn("LETHE_RUNTIME_DIR", err)
+                self.assertEqual(self.orphans(), [])
+                status, out, err = self.lethe("ps", "--json", env=env)
+                if folder == nowhere:
+                    self.assertEqual((status, json.loads(out)["vms"]), (0, []))
+                    continue
+                self.assertEqual((status, out), (1, ""))
+                self.assert_one_line(err)
+                self.assertIn(folder[:200], err)
+
     def test_bad_usage_creates_no_timeline(self):
         path = self.path("timeline")
         self.refuse(["run", "--timeline", path, "--workload", "/nowhere/at/all"], "/nowhere")
