@@ -72,6 +72,13 @@ static void visit(void *ctx, const char *name, int status_fd)
 	fill(&l->entries[l->count++], name, &st);
 }
 
+static int by_name(const void *a, const void *b)
+{
+	const struct lethe_ps_entry *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
 int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count)
 {
 	struct list l = {0};
@@ -87,6 +94,9 @@ int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count)
 		return fail(
 			ret, "the runtime directory %s cannot be read: %s", path, strerror(-ret));
 	}
+	/* A folder has no order of its own to rely on. */
+	if (l.count > 1)
+		qsort(l.entries, l.count, sizeof(*l.entries), by_name);
 	*ret_entries = l.entries;
 	*ret_count = l.count;
 	return 0;

@@ -456,8 +456,8 @@ struct lethe_ps_entry {
 };
 
 /*
- * Lists the VMs of this user's runtime directory (root sees root's).  Entries whose
- * processes are both gone are removed on the way.  Caller frees *ret_entries.
+ * Lists the VMs of this user's runtime directory (root sees root's), by name.  Entries
+ * whose processes are both gone are removed on the way.  Caller frees *ret_entries.
  */
 LETHE_API int lethe_ps(struct lethe_ps_entry **ret_entries, size_t *ret_count);
 

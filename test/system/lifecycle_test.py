@@ -400,13 +400,14 @@ class Endings(lib.Case):
         self.finish(process)
         self.assert_clean()
 
-    def test_two_vms(self):
-        first = self.start_workload(WAITING)
-        self.wait_for_line(first, "ready")
-        second = self.start_workload(WAITING)
-        self.wait_for_line(second, "ready")
-        self.assertEqual(len({vm["name"] for vm in self.vms()}), 2)
-        for process in (first, second):
+    def test_several_vms(self):
+        started = []
+        for name in ([], ["--name", "z"], ["--name", "b"], ["--name", "a"]):
+            started.append(self.start_workload(WAITING, *name))
+            self.wait_for_line(started[-1], "ready")
+        names = [vm["name"] for vm in self.vms()]
+        self.assertEqual((len(names), names), (4, sorted(names)))
+        for process in started:
             process.terminate()
             self.finish(process)
         self.assert_clean()
