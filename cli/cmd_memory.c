@@ -84,7 +84,8 @@ static bool parse(const struct options_spec *spec, int argc, char **argv,
 		return false;
 	if (options->name && (options->operand || !options->takes_operand))
 		return true;
-	log_error("needs %s (see %s --help)", spec->args, spec->name);
+	log_error("%s: needs %s (see %s --help)", spec->name + strlen("lethe "), spec->args,
+		spec->name);
 	*ret_status = CLI_USAGE;
 	return false;
 }
@@ -350,7 +351,7 @@ static int print_help(void)
 int cmd_memory(int argc, char **argv)
 {
 	if (argc < 2) {
-		log_error("no action given (see lethe memory --help)");
+		log_error("memory: no action given (see lethe memory --help)");
 		return CLI_USAGE;
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

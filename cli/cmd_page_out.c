@@ -116,7 +116,7 @@ int cmd_page_out(int argc, char **argv)
 	if (!options_parse(&spec, argc, argv, &options, &status))
 		return status;
 	if (!options.size) {
-		log_error("needs NAME SIZE (see lethe page-out --help)");
+		log_error("page-out: needs NAME SIZE (see lethe page-out --help)");
 		return CLI_USAGE;
 	}
 	if (!page_out(&options, &done))

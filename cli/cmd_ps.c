@@ -43,7 +43,7 @@ static int print_json(const struct lethe_ps_entry *entries, size_t count)
 	err = document ? json_dumpf(document, stdout, JSON_INDENT(1)) : -1;
 	json_decref(document);
 	if (err) {
-		log_error("cannot write JSON (free some memory or disk space)");
+		log_error("standard output: cannot write JSON (free some memory or disk space)");
 		return CLI_FAILED;
 	}
 	putchar('\n');

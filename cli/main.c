@@ -60,7 +60,7 @@ static int dispatch(int argc, char **argv)
 	static const char *const version[] = {"--version", "-V"};
 
 	if (argc < 2) {
-		log_error("no command given (see lethe --help)");
+		log_error("command line: no command given (see lethe --help)");
 		return CLI_USAGE;
 	}
 	for (size_t i = 0; i < sizeof(help) / sizeof(help[0]); i++) {

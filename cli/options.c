@@ -124,7 +124,7 @@ bool options_parse(
 		return true;
 	*ret_status = err == ENDED_BY_HELP ? CLI_OK : CLI_USAGE;
 	if (err == ENOMEM)
-		log_error("no memory to parse options (free some memory)");
+		log_error("%s: no memory to parse options (free some memory)", spec->name);
 	else if (err != ENDED_BY_HELP && err != ENDED_BY_ERROR)
 		log_bad_option(spec, argc, argv);
 	return false;

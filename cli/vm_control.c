@@ -98,6 +98,6 @@ bool vm_control_print_json(const json_t *document)
 	if (fine)
 		putchar('\n');
 	else
-		log_error("cannot write JSON (free some memory or disk space)");
+		log_error("standard output: cannot write JSON (free some memory or disk space)");
 	return fine;
 }

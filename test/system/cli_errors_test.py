@@ -9,7 +9,7 @@ import lib
 
 # Arguments, and what the line must mention.
 BAD_USAGE = [
-    ([], "no command"),
+    ([], "command line: no command"),
     (["nonsense"], "nonsense"),
     (["help", "nonsense"], "nonsense"),
     (["run", "--nonsense"], "--nonsense"),
@@ -21,7 +21,7 @@ BAD_USAGE = [
     (["top", "--json"], "--json"),
     (["version", "extra"], "extra"),
     (["capabilities", "--nonsense"], "--nonsense"),
-    (["memory"], "no action"),
+    (["memory"], "memory: no action"),
     (["memory", "grow"], "grow"),
     (["memory", "--json"], "--json"),
     (["memory", "list"], "needs NAME"),
@@ -31,7 +31,7 @@ BAD_USAGE = [
     (["memory", "list", ""], "not a name"),
     (["memory", "audit"], "needs NAME"),
     (["memory", "audit", "vm", "1"], "'1'"),
-    (["memory", "add"], "needs NAME SIZE"),
+    (["memory", "add"], "memory add: needs NAME SIZE"),
     (["memory", "add", "vm"], "needs NAME SIZE"),
     (["memory", "add", "vm", "1G", "2G"], "2G"),
     (["memory", "add", "vm", "much"], "not a size"),
@@ -97,7 +97,7 @@ BAD_USAGE = [
     (["run", "--page-store", "/"], "Is a directory"),
     (["run", "--page-store", "/dev/null"], "no page store"),
     (["run", "--page-store", "/etc/passwd"], "no page store"),
-    (["page-out"], "needs NAME SIZE"),
+    (["page-out"], "page-out: needs NAME SIZE"),
     (["page-out", "vm"], "needs NAME SIZE"),
     (["page-out", "vm", "0"], "not in range"),
     (["page-out", "vm", "much"], "not a size"),
