@@ -128,6 +128,17 @@ static void close_level(struct meminfo_level *l)
 	}
 }
 
+/*
+ * memory.events counts what happens at the limits of cgroups below, too: that a neighbour has
+ * reached its own says nothing.  Linux has had the other since 5.2.
+ */
+static int open_events(const char *root, const char *folder)
+{
+	int fd = open_file(root, folder, "memory.events.local", O_RDONLY);
+
+	return fd < 0 ? open_file(root, folder, "memory.events", O_RDONLY) : fd;
+}
+
 /* The root of a version 2 hierarchy has none of these files. */
 static void open_level(struct meminfo *m, const char *root, const char *folder, bool v2)
 {
@@ -138,14 +149,14 @@ static void open_level(struct meminfo *m, const char *root, const char *folder, 
 		.high = v2 ? open_file(root, folder, "memory.high", O_RDONLY) : -1,
 		.usage = open_file(root, folder, usage, O_RDONLY),
 		.stat = open_file(root, folder, "memory.stat", O_RDONLY),
-		.events = v2 ? open_file(root, folder, "memory.events", O_RDONLY) : -1,
+		.events = v2 ? open_events(root, folder) : -1,
 	};
 
 	if (l.usage < 0 || (l.max < 0 && l.high < 0)) {
 		close_level(&l);
 		return;
 	}
-	l.hits = meminfo_hits(&l);
+	(void)meminfo_hits(&l, &l.hits);
 	m->level[m->levels++] = l;
 }
 
@@ -247,16 +258,17 @@ static uint64_t reclaimable(const struct meminfo_level *l)
 	return 0;
 }
 
-uint64_t meminfo_hits(const struct meminfo_level *l)
+bool meminfo_hits(const struct meminfo_level *l, uint64_t *ret)
 {
 	uint64_t high = 0, max = 0;
 	char text[512];
 
 	if (!read_text(l->events, text, sizeof(text)))
-		return 0;
+		return false;
 	(void)find_value(text, "high ", &high);
 	(void)find_value(text, "max ", &max);
-	return high + max;
+	*ret = high + max;
+	return true;
 }
 
 static void read_level(const struct meminfo_level *l, struct meminfo_now *now)

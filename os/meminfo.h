@@ -19,7 +19,7 @@ struct meminfo_level {
 	int max, high; /* the limits; -1: none of that kind */
 	int usage;
 	int stat;      /* -1: nothing is known to be reclaimable */
-	int events;    /* of version 2, -1: none */
+	int events;    /* of this limit, not of those below; of version 2, -1: none */
 	uint64_t hits; /* of the limits, when events was read last */
 };
 
@@ -47,10 +47,10 @@ void meminfo_open(struct meminfo *m, const char *root);
 void meminfo_close(struct meminfo *m);
 
 /*
- * How often the limits of @l were hit so far, and what poll() waits for with POLLPRI from
- * then on; 0 if nobody tells.
+ * How often the limits of @l were hit so far, which poll() tells of with POLLPRI from then on.
+ * False if nobody can tell (any more).
  */
-uint64_t meminfo_hits(const struct meminfo_level *l);
+bool meminfo_hits(const struct meminfo_level *l, uint64_t *ret);
 
 /* A file that cannot be read or understood sets no limit. */
 void meminfo_read(const struct meminfo *m, struct meminfo_now *ret);

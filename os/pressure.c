@@ -47,25 +47,47 @@ unsigned int pressure_fds(const struct meminfo *m, struct pollfd *ret)
 	return n;
 }
 
-/* Whether the file @fd, which changed, tells of a limit that was hit. */
-static bool is_hit(struct meminfo *m, int fd)
+/*
+ * The file of a cgroup that is gone, which a process can outlive by being moved elsewhere.
+ * It would be readable for ever.
+ */
+static void forget_file(int *fd)
+{
+	close(*fd);
+	*fd = -1;
+}
+
+/* Whether the file of @l, which changed, tells of a limit that was hit. */
+static bool is_hit(struct meminfo_level *l)
+{
+	uint64_t before = l->hits;
+
+	if (!meminfo_hits(l, &l->hits))
+		forget_file(&l->events);
+	return l->hits != before;
+}
+
+/* The same of a PSI trigger, which tells of nothing else.  Only a dead one has errors. */
+static bool is_stall(int *trigger, short revents)
+{
+	if ((revents & POLLERR) != 0)
+		forget_file(trigger);
+	return (revents & POLLERR) == 0;
+}
+
+static bool tells_of_pressure(struct meminfo *m, const struct pollfd *fd)
 {
 	for (unsigned int i = 0; i < m->levels; i++) {
-		struct meminfo_level *l = &m->level[i];
-		uint64_t before = l->hits;
-
-		if (l->events != fd)
-			continue;
-		l->hits = meminfo_hits(l);
-		return l->hits != before;
+		if (m->level[i].events == fd->fd)
+			return is_hit(&m->level[i]);
 	}
-	return true; /* a PSI trigger */
+	return is_stall(&m->pressure[m->pressure[0] != fd->fd], fd->revents);
 }
 
 void pressure_polled(struct meminfo *m, const struct pollfd *fds, unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		if ((fds[i].revents & POLLPRI) != 0 && is_hit(m, fds[i].fd))
+		if ((fds[i].revents & POLLPRI) != 0 && tells_of_pressure(m, &fds[i]))
 			atomic_store(&m->stalled_until_ns, clock_ns() + STALL_NS);
 	}
 }

@@ -142,6 +142,31 @@ static void test_version_1(void **state)
 	assert_int_equal(now.room, 33 * MIB);
 }
 
+/* How often a limit was hit: not those of cgroups below, where the kernel tells them apart. */
+static void test_hits(void **state)
+{
+	struct meminfo m;
+
+	mount_v2("0::/a/b\n");
+	for (int i = 0; i < 2; i++) {
+		const char *const folder = i == 0 ? "/cg/a" : "/cg/a/b";
+		char path[64];
+
+		snprintf(path, sizeof(path), "%s/memory.max", folder);
+		put(path, "8388608\n");
+		snprintf(path, sizeof(path), "%s/memory.current", folder);
+		put(path, "0\n");
+		snprintf(path, sizeof(path), "%s/memory.events", folder);
+		put(path, "low 1\nhigh 20\nmax 300\noom 4000\n");
+	}
+	put("/cg/a/memory.events.local", "low 0\nhigh 5\nmax 2\noom 0\n");
+	meminfo_open(&m, root);
+	assert_int_equal(m.levels, 2);
+	assert_int_equal(m.level[0].hits, 320);
+	assert_int_equal(m.level[1].hits, 7);
+	meminfo_close(&m);
+}
+
 /* In a container, what is mounted is not the top of the hierarchy. */
 static void test_container(void **state)
 {
@@ -232,6 +257,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nothing_is_known, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_version_2, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_version_1, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_hits, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_container, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_limit_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_more_levels_than_fit, setup, teardown),

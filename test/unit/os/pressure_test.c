@@ -147,7 +147,7 @@ static void test_events(void **state)
 		.usage = -1,
 		.stat = -1,
 		.events = file_with("low 0\nhigh 2\nmax 3\noom 0\n")};
-	m.level[0].hits = meminfo_hits(&m.level[0]);
+	assert_true(meminfo_hits(&m.level[0], &m.level[0].hits));
 	assert_int_equal(m.level[0].hits, 5);
 	assert_int_equal(pressure_fds(&m, &fd), 1);
 	assert_int_equal(fd.fd, m.level[0].events);
@@ -158,6 +158,35 @@ static void test_events(void **state)
 	rewrite(m.level[0].events, "low 7\nhigh 2\nmax 4\noom 0\n");
 	pressure_polled(&m, &fd, 1);
 	assert_int_equal(pressure_level(&m), PRESSURE_RAISED);
+	meminfo_close(&m);
+}
+
+/*
+ * The files of a cgroup that is gone are readable for ever: neither are they polled again, nor
+ * do they say that there is pressure.
+ */
+static void test_cgroup_gone(void **state)
+{
+	struct pollfd fds[PRESSURE_FDS];
+	struct meminfo m = nothing();
+	int pair[2][2];
+
+	connected(pair[0]);
+	connected(pair[1]);
+	m.pressure[1] = pair[0][1];
+	m.levels = 1;
+	/* What cannot be read at an offset, as that can not any more. */
+	m.level[0] = (struct meminfo_level){
+		.max = -1, .high = -1, .usage = -1, .stat = -1, .events = pair[1][1], .hits = 7};
+	pressure_arm(&m);
+	assert_int_equal(pressure_fds(&m, fds), 2);
+	for (int i = 0; i < 2; i++)
+		fds[i].revents = POLLPRI | POLLERR;
+	pressure_polled(&m, fds, 2);
+	assert_int_equal(pressure_level(&m), PRESSURE_NONE);
+	assert_int_equal(pressure_fds(&m, fds), 0);
+	close(pair[0][0]);
+	close(pair[1][0]);
 	meminfo_close(&m);
 }
 
@@ -186,6 +215,7 @@ int main(void)
 		cmocka_unit_test(test_cgroup),
 		cmocka_unit_test(test_stall),
 		cmocka_unit_test(test_events),
+		cmocka_unit_test(test_cgroup_gone),
 		cmocka_unit_test(test_this_machine),
 	};
 
