@@ -10,6 +10,9 @@
                                        what Linux keeps is not found from the hypervisor
   lab_test.py HOLD paging LETHE LETHE_UV UV_PAGE_KVM_TEST
                                        guests are paged out and back, small ones and Linux
+  lab_test.py HOLD cgroup CGROUP_SH LETHE LETHE_UV
+                                       what is set aside while memory gets short: limits of
+                                       cgroups, stalls (PSI), MemAvailable
 
 HOLD is the program kvm_hold, which every lab here runs beside its command.
 
@@ -355,9 +358,89 @@ class PagingTest(unittest.TestCase):
         self.assertGreater(counters["paged_in_bytes"], 1 << 20)
 
 
+class CgroupTest(unittest.TestCase):
+    """Runs cgroup.sh once, which says what its cases are; each test looks at some."""
+
+    programs = ()
+    cases = {}
+    set_aside = 40 << 20  # at least
+
+    @classmethod
+    def setUpClass(cls):
+        status, text = in_lab("sh /bin/cgroup.sh", cls.programs, memory=1024, timeout=500)
+        if status:
+            raise AssertionError(f"the lab ended with status {status}:\n{text}")
+        for name, body in re.findall(r"^case (\S+)\n(.*?)(?=^case |\Z)", text, re.M | re.S):
+            said, _, timeline = body.partition("timeline\n")
+            cls.cases[name] = (said.splitlines(), json.loads(timeline))
+
+    def counted(self, name, status):
+        """What case NAME said, which went as far as this and in which nothing was killed."""
+        said, timeline = self.cases[name]
+        self.assertIn(f"status {status}", said)
+        self.assertFalse([line for line in said if line.startswith("waited too long")])
+        killed = [line for line in said if line.startswith("killed ")]
+        self.assertEqual(set(killed), {"killed 0"}, said)
+        events = [event["event"] for event in timeline["events"]]
+        counters = timeline["counters"]
+        self.assertEqual(counters["quarantined_bytes"], 0)
+        self.assertEqual(events.count("set-aside") + counters["eager_reboots"],
+                         counters["reboots"])
+        return said, counters
+
+    def assert_set_aside(self, name):
+        """Case NAME rebooted a VM, none of whose old memory was destroyed without pressure."""
+        said, counters = self.counted(name, 143)
+        self.assertEqual((counters["reboots"], counters["eager_reboots"]), (1, 0))
+        self.assertEqual(said.count("starved"), 1)
+        for line in said:
+            if line.startswith(("calm", "still")):
+                _, pressure, forget_bytes = line.split()
+                self.assertEqual(pressure, "none", line)
+                self.assertGreaterEqual(int(forget_bytes), self.set_aside, line)
+        self.assertEqual(set(line for line in said if line.startswith("took")) - {"took 0"}, set())
+        return said
+
+    def test_what_does_not_fit_is_destroyed_first(self):
+        for name in ("max", "high", "outer", "machine"):
+            with self.subTest(name):
+                _, counters = self.counted(name, 0)
+                self.assertEqual((counters["reboots"], counters["eager_reboots"]), (2, 2))
+
+    def test_what_fits_is_set_aside(self):
+        _, counters = self.counted("enough", 0)
+        self.assertEqual((counters["reboots"], counters["eager_reboots"]), (1, 0))
+
+    def test_pressure_brings_the_memory_back(self):
+        """The thread of idle priority has no processor, so others did that."""
+        for name in ("limited", "stalled", "short"):
+            with self.subTest(name):
+                said = self.assert_set_aside(name)
+                self.assertIn("pressure:raised", said)
+                self.assertIn("left 0", said)
+
+    def test_helpers_come(self):
+        said = self.assert_set_aside("limited")
+        helped = [int(line.split()[1]) for line in said if line.startswith("helped")]
+        self.assertGreater(helped[0], 0)
+
+    def test_allocator_is_not_killed(self):
+        said = self.assert_set_aside("slowed")
+        self.assertIn("took 0", said)
+
+    def test_limit_of_a_neighbour_is_no_pressure(self):
+        said = self.assert_set_aside("neighbour")
+        self.assertIn("reached 1", said)
+        self.assertEqual(len([line for line in said if line.startswith("still none")]), 1)
+
+    def test_cgroup_that_is_gone_is_no_pressure(self):
+        said = self.assert_set_aside("gone")
+        self.assertIn("pressure:none", said)
+
+
 def main():
     suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest,
-              "paging": PagingTest}
+              "paging": PagingTest, "cgroup": CgroupTest}
     case = suites[sys.argv[2]]
     case.programs = sys.argv[3:]
     try:
