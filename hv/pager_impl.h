@@ -16,7 +16,7 @@
 #define BATCH_WORDS (BATCH_PAGES / 64)
 
 /* Pages of a page-in at most. */
-#define FETCH_PAGES 64
+#define FETCH_PAGES 256
 
 /*
  * Wants that wait for a worker: at least as many as an ultravisor has threads, each of which

@@ -55,7 +55,7 @@ static struct stream *stream_of(struct pager *p, uint64_t start)
 	if (s == NULL) {
 		s = new_stream(p);
 	} else {
-		if (!s->hit && p->first_window < FETCH_PAGES / 4)
+		if (!s->hit && p->first_window < FETCH_PAGES / 16)
 			p->first_window *= 2;
 		s->hit = true;
 		s->window = s->window < FETCH_PAGES / 2 ? s->window * 2 : FETCH_PAGES;

@@ -14,11 +14,45 @@
 /* How long to wait for a kicked vCPU before it is kicked again. */
 #define KICK_AGAIN_NS NS_PER_MS
 
+/*
+ * How long vCPUs are held outside for a pause that could not be had, and how long they run
+ * after that was in vain: a page that does not come for long must not hold up those that need
+ * others.
+ */
+#define HOLD_NS (100 * NS_PER_MS)
+#define REST_NS (10 * HOLD_NS)
+
 /* Caller holds run_lock. */
 static void update_attention(struct uv_vm *vm)
 {
-	atomic_store(&vm->attention, vm->paused > 0 || vm->stopping || vm->quitting);
+	atomic_store(&vm->attention, vm->paused > 0 || vm->held || vm->stopping || vm->quitting);
 	pthread_cond_broadcast(&vm->run_changed);
+}
+
+/* After a pause could not be had: it stays in force for a while.  Caller holds run_lock. */
+static void hold(struct uv_vm *vm)
+{
+	uint64_t now = clock_ns();
+
+	if (vm->held || (vm->hold_end_ns != 0 && now < vm->hold_end_ns + REST_NS))
+		return;
+	vm->held = true;
+	vm->hold_end_ns = now + HOLD_NS;
+}
+
+/* Waits for the end of a hold, or for whatever changes.  Caller holds run_lock. */
+static void wait_held(struct uv_vm *vm)
+{
+	uint64_t now = clock_ns();
+	struct timespec deadline;
+
+	if (now < vm->hold_end_ns) {
+		deadline = clock_deadline(vm->hold_end_ns - now);
+		pthread_cond_timedwait(&vm->run_changed, &vm->run_lock, &deadline);
+		return;
+	}
+	vm->held = false;
+	update_attention(vm);
 }
 
 static void kick(struct uv_vcpu *v)
@@ -44,6 +78,15 @@ static void give_up_pages(struct uv_vm *vm, const struct uv_vcpu *self)
 	vm->executor->give_up(vm);
 }
 
+/* Also those that sleep for a page: they come out when they have it, and not at the next. */
+static void kick_inside(struct uv_vm *vm)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (vm->vcpu[i].inside)
+			kick(&vm->vcpu[i]);
+	}
+}
+
 /*
  * Waits until all vCPUs but @self are as @wanted.  Caller holds run_lock.  False if one waits
  * for a sealed page and so may never be OUTSIDE.
@@ -54,6 +97,8 @@ static bool wait_for_all(struct uv_vm *vm, const struct uv_vcpu *self, enum want
 
 	if (wanted == ENDED && x->give_up != NULL)
 		give_up_pages(vm, self);
+	if (wanted == OUTSIDE && x->waits != NULL)
+		kick_inside(vm);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		struct uv_vcpu *v = &vm->vcpu[i];
 
@@ -75,8 +120,12 @@ bool vcpu_enter(struct uv_vcpu *v)
 	bool go;
 
 	pthread_mutex_lock(&vm->run_lock);
-	while (vm->paused > 0 && !vm->stopping && !vm->quitting)
-		pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+	while ((vm->paused > 0 || vm->held) && !vm->stopping && !vm->quitting) {
+		if (vm->paused > 0)
+			pthread_cond_wait(&vm->run_changed, &vm->run_lock);
+		else
+			wait_held(vm);
+	}
 	go = !vm->stopping && !vm->quitting;
 	v->inside = go;
 	pthread_mutex_unlock(&vm->run_lock);
@@ -275,6 +324,7 @@ void vcpus_start(struct uv_vm *vm)
 {
 	pthread_mutex_lock(&vm->run_lock);
 	vm->stopping = false;
+	vm->held = false;
 	vm->first_instruction_ns = 0;
 	memset(vm->barrier, 0, sizeof(vm->barrier));
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
@@ -315,8 +365,12 @@ bool vcpus_pause(struct uv_vm *vm)
 	vm->paused++;
 	update_attention(vm);
 	done = wait_for_all(vm, NULL, OUTSIDE);
-	if (!done) {
+	if (done) {
+		vm->held = false;
+		vm->hold_end_ns = 0;
+	} else {
 		vm->paused--;
+		hold(vm);
 		update_attention(vm);
 	}
 	pthread_mutex_unlock(&vm->run_lock);

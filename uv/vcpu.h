@@ -32,7 +32,9 @@ bool vcpus_claim_stop(struct uv_vm *vm);
 
 /*
  * Keeps all vCPUs outside until vcpus_resume().  Nests.  False if one waits inside for a
- * sealed page, which the caller may have to bring first: nothing is paused then.
+ * sealed page, which the caller may have to bring first: nothing is paused then, but for a
+ * while vCPUs that come out stay there, so that the next try finds none that waits for yet
+ * another page.
  */
 bool vcpus_pause(struct uv_vm *vm) __attribute__((warn_unused_result));
 void vcpus_resume(struct uv_vm *vm);

@@ -141,6 +141,8 @@ struct uv_vm {
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_changed;
 	unsigned int paused;           /* pause requests; guarded by run_lock */
+	bool held;                     /* until hold_end_ns, as if paused; guarded by run_lock */
+	uint64_t hold_end_ns;          /* 0: the last hold led to a pause; guarded by run_lock */
 	bool stopping;                 /* guarded by run_lock */
 	uint64_t run_number;           /* starts so far; guarded by run_lock */
 	uint64_t arrivals;             /* times sealed pages came back; guarded by run_lock */
