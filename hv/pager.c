@@ -477,7 +477,8 @@ void pager_stop(struct pager *p)
 	stop(p, false);
 }
 
-int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager **ret)
+/* Starts the pager's threads.  -ENOMEM or another errno; @store is then still the caller's. */
+static int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager **ret)
 {
 	struct pager *p = failpoint("pager-new") < 0 ? NULL : calloc(1, sizeof(*p));
 	int err;

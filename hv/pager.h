@@ -31,9 +31,6 @@
 
 struct pager;
 
-/* Starts the pager's threads.  -ENOMEM or another errno; @store is then still the caller's. */
-int pager_new(struct lethe_vm *vm, struct lethe_page_store *store, struct pager **ret);
-
 /*
  * Ends its threads, once what they do in the store is done.  Calls still work meanwhile.  A
  * thread that the store does not let go for long is left to itself: it takes a reference to the

@@ -8,7 +8,6 @@
  * followed by another make the first read of a new stream smaller, down to the page itself.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/failpoint.h"

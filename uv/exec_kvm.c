@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -255,7 +254,7 @@ static int reset(struct uv_vm *vm)
 
 	for (unsigned int i = 0; i < vm->vcpu_count && ret == 0; i++) {
 		if (e->has_state[i])
-			ret = kvm_exec_set_registers(vm, e->machine->vcpu_fd[i], &e->state[i]);
+			ret = kvm_exec_set_registers(e->machine->vcpu_fd[i], &e->state[i]);
 	}
 	return ret;
 }
@@ -313,7 +312,6 @@ static void kick(struct uv_vcpu *v)
 }
 
 const struct executor executor_kvm = {
-	.name = "kvm",
 	.id = ABI_EXEC_KVM,
 	.vm_init = vm_init,
 	.vm_fini = vm_fini,

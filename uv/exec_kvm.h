@@ -59,7 +59,7 @@ bool kvm_waits(struct uv_vm *vm);
 void kvm_give_up(struct uv_vm *vm);
 
 /* Sets the registers of a new vCPU.  0 or -errno. */
-int kvm_exec_set_registers(struct uv_vm *vm, int vcpu_fd, const struct abi_vcpu_state *s);
+int kvm_exec_set_registers(int vcpu_fd, const struct abi_vcpu_state *s);
 
 /* Serves one exit of KVM_RUN.  False if the vCPU has ended; it is outside then. */
 bool kvm_exec_serve(struct uv_vcpu *v, int vcpu_fd, struct kvm_run *run);

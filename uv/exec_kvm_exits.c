@@ -37,7 +37,7 @@ static struct kvm_segment segment(const struct abi_segment *s)
 		.unusable = (s->flags & ABI_SEG_PRESENT) == 0};
 }
 
-int kvm_exec_set_registers(struct uv_vm *vm, int vcpu_fd, const struct abi_vcpu_state *s)
+int kvm_exec_set_registers(int vcpu_fd, const struct abi_vcpu_state *s)
 {
 	struct kvm_regs regs = {.rip = s->rip,
 		.rsp = s->rsp,

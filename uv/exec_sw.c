@@ -288,7 +288,6 @@ static void kick(struct uv_vcpu *v)
 }
 
 const struct executor executor_sw = {
-	.name = "sw",
 	.id = ABI_EXEC_SW,
 	.vm_init = vm_init,
 	.vm_fini = vm_fini,

@@ -15,7 +15,6 @@
 #include "uv/vm.h"
 
 struct executor {
-	const char *name;
 	enum abi_executor id;
 
 	/* 0 or a negative errno; fini undoes init. */
