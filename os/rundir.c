@@ -76,7 +76,8 @@ static int open_live(int base, const char *name)
 
 	if (folder < 0)
 		return -errno;
-	fd = openat(folder, "status", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	/* Whatever is there, nobody waits for it. */
+	fd = openat(folder, "status", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		fd = -errno;
 	if (fd == -ENOENT) {

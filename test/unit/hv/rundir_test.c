@@ -126,6 +126,21 @@ static void test_stale_with_a_control_socket(void **unused)
 	assert_int_equal(count(), 0);
 }
 
+/* Opening a FIFO would wait for its writer, and lethe ps with it. */
+static void test_status_that_is_a_fifo(void **unused)
+{
+	struct rundir_entry e;
+
+	assert_int_equal(rundir_claim("a", 4096, &e), 0);
+	assert_int_equal(unlinkat(e.folder, "status", 0), 0);
+	assert_int_equal(mkfifoat(e.folder, "status", 0600), 0);
+	assert_int_equal(count(), 0);
+	close(e.folder);
+	close(e.status);
+	assert_int_equal(rundir_claim("a", 4096, &e), 0);
+	rundir_drop(&e);
+}
+
 /* Whoever removes an entry late does not remove its successor. */
 static void test_drop_after_successor(void **unused)
 {
@@ -260,6 +275,7 @@ int main(void)
 		TEST(test_claim_and_drop),
 		TEST(test_stale_when_all_are_gone),
 		TEST(test_stale_with_a_control_socket),
+		TEST(test_status_that_is_a_fifo),
 		TEST(test_drop_after_successor),
 		TEST(test_unfinished_claim_of_a_dead_process),
 		TEST(test_no_descriptor_left),
