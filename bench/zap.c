@@ -83,13 +83,20 @@ static bool zap_fast_once(struct runner *r, uint64_t entries, double *ret_ns, do
 	return true;
 }
 
+/* How long @name takes to drop @entries pages of 4K. */
+static struct bench_row row_of(const char *name, uint64_t entries)
+{
+	struct bench_row row = {
+		.unit = "ns", .entries = entries, .memory_bytes = entries * PAGE_SIZE};
+
+	snprintf(row.name, sizeof(row.name), "%s", name);
+	return row;
+}
+
 /* Zaps of a VM whose vCPU runs, as it does when memslots are deleted: both rows of it. */
 static void measure_fast(struct bench *bench, uint64_t entries)
 {
-	struct bench_row row = {.name = "fast",
-		.unit = "ns",
-		.entries = entries,
-		.memory_bytes = entries * PAGE_SIZE};
+	struct bench_row row = row_of("fast", entries);
 	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 11 : 21;
 	struct bench_samples zaps = {0}, stalls = {0};
 	struct stage2 s;
@@ -120,10 +127,7 @@ static void measure_fast(struct bench *bench, uint64_t entries)
 
 static void measure_walk(struct bench *bench, uint64_t entries)
 {
-	struct bench_row row = {.name = "walk",
-		.unit = "ns",
-		.entries = entries,
-		.memory_bytes = entries * PAGE_SIZE};
+	struct bench_row row = row_of("walk", entries);
 	unsigned int runs = bench->quick ? 5 : entries > 100000 ? 7 : 21;
 	struct bench_samples samples = {0};
 	struct stage2 s;
@@ -147,10 +151,7 @@ static void measure_walk(struct bench *bench, uint64_t entries)
 
 static void measure_kernel(struct bench *bench, uint64_t entries)
 {
-	struct bench_row row = {.name = "kernel",
-		.unit = "ns",
-		.entries = entries,
-		.memory_bytes = entries * PAGE_SIZE};
+	struct bench_row row = row_of("kernel", entries);
 	struct bench_samples samples = {0};
 	const char *why = "";
 	uint64_t ns;
