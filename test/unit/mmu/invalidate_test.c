@@ -112,19 +112,26 @@ static void wait_for_request(struct owner *o, uint64_t after)
 		sched_yield();
 }
 
+/* A guest that runs has page 5, and a caller takes it away, which it has heard of. */
+static void begin_beside_guest(struct owner *o, struct guest *g, struct caller *c)
+{
+	uint64_t seq = atomic_load(&o->mmu->flush_seq);
+
+	owner_slot(o, 0, 0, 100, owner_memory(SIZE_1G, 0));
+	guest_start(g, o->mmu);
+	guest_do(g, GUEST_ENTER);
+	assert_non_null(guest_touch(g, 5, true));
+	caller_start(c, take_page_5, o);
+	wait_for_request(o, seq);
+}
+
 static void begin_waits_for_a_vcpu_in_guest_mode(void **state)
 {
 	struct owner *o = *state;
 	struct guest g;
 	struct caller c;
-	uint64_t seq = atomic_load(&o->mmu->flush_seq);
 
-	owner_slot(o, 0, 0, 100, owner_memory(SIZE_1G, 0));
-	guest_start(&g, o->mmu);
-	guest_do(&g, GUEST_ENTER);
-	assert_non_null(guest_touch(&g, 5, true));
-	caller_start(&c, take_page_5, o);
-	wait_for_request(o, seq);
+	begin_beside_guest(o, &g, &c);
 	/* The old pointer is alive, so begin cannot be over. */
 	assert_non_null(guest_touch(&g, 5, true));
 	assert_false(atomic_load(&c.returned));
@@ -144,14 +151,8 @@ static void leaving_acknowledges_as_well(void **state)
 	struct owner *o = *state;
 	struct guest g;
 	struct caller c;
-	uint64_t seq = atomic_load(&o->mmu->flush_seq);
 
-	owner_slot(o, 0, 0, 100, owner_memory(SIZE_1G, 0));
-	guest_start(&g, o->mmu);
-	guest_do(&g, GUEST_ENTER);
-	assert_non_null(guest_touch(&g, 5, true));
-	caller_start(&c, take_page_5, o);
-	wait_for_request(o, seq);
+	begin_beside_guest(o, &g, &c);
 	assert_false(atomic_load(&c.returned));
 	guest_do(&g, GUEST_LEAVE);
 	caller_join(&c);
