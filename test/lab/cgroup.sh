@@ -61,7 +61,7 @@ starve() { # GROUP
 	done
 }
 threads() { ls /proc/$(pidof lethe-uv)/task | wc -l; }
-are_more() { [ $(threads) -gt $1 ]; }
+are_more() { now=$(threads); [ $now -gt $1 ]; }
 
 # The kernel has a thread for the triggers of each cgroup, and one for the machine's.
 is_armed() { [ $(pidof psimon | wc -w) = 2 ]; }
@@ -165,7 +165,7 @@ echo "still $(shown pressure) $(shown forget_bytes)"
 echo 1000 100000 >$root/limited/cpu.max
 echo 542M >$root/limited/memory.max
 within 60 are_more $calm
-echo "helped $(($(threads) - $calm))"
+echo "helped $((now - calm))"
 echo max >$root/limited/cpu.max
 forgotten
 take limited 40
