@@ -9,7 +9,8 @@
  * writes code that another is just translating, the other keeps the breakpoint which the
  * patch had put there for a moment, and is caught in it for good.
  *
- * Returns when the machines are there, and stays in the background.
+ * The first is this program's, so it runs before the lab has a second processor.  It returns
+ * when the machines are there, and stays in the background.
  */
 #include <err.h>
 #include <fcntl.h>

@@ -14,7 +14,7 @@ the command prints can be mistaken for it.
   lab.py kernel                                            where the kernel image is
 
 HOLD is kvm_hold, which runs beside the command: see there why a lab that starts virtual
-machines needs it.
+machines needs it, and why it starts while there is but one processor.
 
 The kernel is one of /boot whose modules are installed, else Debian's, downloaded once
 into ${XDG_CACHE_HOME:-~/.cache}/lethe-lab.
@@ -55,6 +55,7 @@ mount -t devpts pts /dev/pts
 for at in /tmp /run /dev/shm; do mount -t tmpfs tmp $at; done
 for module in {modules}; do insmod /modules/$module.ko; done
 {hold}
+for cpu in /sys/devices/system/cpu/cpu[1-9]*; do echo 1 >$cpu/online; done
 stty -F /dev/ttyS1 -onlcr
 sh -c {command} </dev/null >/dev/ttyS1 2>&1
 status=$?
@@ -240,7 +241,7 @@ def qemu_command(work, kernel, memory, cpus):
             "-cpu", CPU, "-smp", str(cpus), "-m", str(memory), "-nodefaults",
             "-no-user-config", "-display", "none", "-no-reboot", "-kernel", kernel,
             "-initrd", os.path.join(work, "initramfs"), "-append",
-            "console=ttyS0 quiet loglevel=3 nokaslr tsc=reliable panic=-1",
+            "console=ttyS0 quiet loglevel=3 nokaslr tsc=reliable panic=-1 maxcpus=1",
             "-serial", f"file:{work}/kernel", "-serial", f"file:{work}/output",
             "-serial", f"file:{work}/status"]
 
