@@ -3,18 +3,16 @@
 """A machine with a real KVM, made of QEMU's emulator and Debian's own kernel.
 
 QEMU emulates a processor with AMD-V and nested paging, so an unmodified kernel offers
-/dev/kvm in it, on any host and without privileges.  The machine consists of one
-initramfs: busybox, the kvm modules, the files that the caller names (with the shared
+/dev/kvm in it, on any host and without privileges.  It is one processor, since two are not
+emulated faithfully (docs/decisions/0014-lab-of-one-processor.md).  The machine consists of
+one initramfs: busybox, the kvm modules, the files that the caller names (with the shared
 libraries that they need) and one command, run as root.  The command's output is this
 program's, its exit status too: it travels over a second serial port, so nothing that
 the command prints can be mistaken for it.
 
-  lab.py run [-m MIB] [-c CPUS] [-t SECONDS] [-f FILE[:DEST]]... [-k HOLD] -- COMMAND...
+  lab.py run [-m MIB] [-t SECONDS] [-f FILE[:DEST]]... -- COMMAND...
   lab.py initramfs -i INIT -o OUTPUT [-f FILE[:DEST]]...   one for a guest inside the lab
   lab.py kernel                                            where the kernel image is
-
-HOLD is kvm_hold, which runs beside the command: see there why a lab that starts virtual
-machines needs it, and why it starts while there is but one processor.
 
 The kernel is one of /boot whose modules are installed, else Debian's, downloaded once
 into ${XDG_CACHE_HOME:-~/.cache}/lethe-lab.
@@ -54,8 +52,6 @@ mkdir -p /dev/shm /dev/pts
 mount -t devpts pts /dev/pts
 for at in /tmp /run /dev/shm; do mount -t tmpfs tmp $at; done
 for module in {modules}; do insmod /modules/$module.ko; done
-{hold}
-for cpu in /sys/devices/system/cpu/cpu[1-9]*; do echo 1 >$cpu/online; done
 stty -F /dev/ttyS1 -onlcr
 sh -c {command} </dev/null >/dev/ttyS1 2>&1
 status=$?
@@ -220,7 +216,7 @@ def uncompressed_kernel(image):
     return lzma.LZMADecompressor().decompress(body[start:start + size])
 
 
-def outer_initramfs(command, files, modules, hold=None):
+def outer_initramfs(command, files, modules):
     archive = new_archive()
     for name in MODULES:
         path = module_file(modules, name)
@@ -230,18 +226,17 @@ def outer_initramfs(command, files, modules, hold=None):
                          lzma.decompress(body) if path.endswith(".xz") else body)
     present = " ".join(name for name in MODULES if f"modules/{name}.ko" in archive.names)
     line = " ".join(shlex.quote(word) for word in command)
-    archive.file("/init", INIT.format(modules=present, command=shlex.quote(line),
-                                      hold="/hold" if hold else "").encode())
-    add_files(archive, [*files, f"{hold}:/hold"] if hold else files)
+    archive.file("/init", INIT.format(modules=present, command=shlex.quote(line)).encode())
+    add_files(archive, files)
     return archive.compressed()
 
 
-def qemu_command(work, kernel, memory, cpus):
-    return [tool("qemu-system-x86_64", "qemu-system-x86"), "-accel", "tcg,thread=multi",
-            "-cpu", CPU, "-smp", str(cpus), "-m", str(memory), "-nodefaults",
+def qemu_command(work, kernel, memory):
+    return [tool("qemu-system-x86_64", "qemu-system-x86"), "-accel", "tcg",
+            "-cpu", CPU, "-smp", "1", "-m", str(memory), "-nodefaults",
             "-no-user-config", "-display", "none", "-no-reboot", "-kernel", kernel,
             "-initrd", os.path.join(work, "initramfs"), "-append",
-            "console=ttyS0 quiet loglevel=3 nokaslr tsc=reliable panic=-1 maxcpus=1",
+            "console=ttyS0 quiet loglevel=3 nokaslr tsc=reliable panic=-1",
             "-serial", f"file:{work}/kernel", "-serial", f"file:{work}/output",
             "-serial", f"file:{work}/status"]
 
@@ -269,18 +264,18 @@ def explain(work):
                 print(f"lab: {name}: {line.rstrip()}", file=sys.stderr)
 
 
-def run(command, files=(), memory=2048, cpus=2, timeout=300, sink=None, hold=None):
+def run(command, files=(), memory=2048, timeout=300, sink=None):
     """Runs COMMAND in the lab, its output going to SINK; returns the exit status."""
     sink = sink or sys.stdout.buffer
     tool("qemu-system-x86_64", "qemu-system-x86")
     kernel, modules = find_kernel()
     with tempfile.TemporaryDirectory(prefix="lethe-lab-") as work:
         with open(os.path.join(work, "initramfs"), "wb") as file:
-            file.write(outer_initramfs(command, files, modules, hold))
+            file.write(outer_initramfs(command, files, modules))
         for name in ("kernel", "output", "status"):
             open(os.path.join(work, name), "wb").close()
         with open(os.path.join(work, "qemu"), "wb") as messages:
-            process = subprocess.Popen(qemu_command(work, kernel, memory, cpus),
+            process = subprocess.Popen(qemu_command(work, kernel, memory),
                                        stdin=subprocess.DEVNULL, stderr=messages)
         try:
             in_time = follow(process, os.path.join(work, "output"), sink,
@@ -303,10 +298,8 @@ def arguments():
     commands = parser.add_subparsers(dest="what", required=True)
     runs = commands.add_parser("run")
     runs.add_argument("-m", dest="memory", type=int, default=2048, metavar="MIB")
-    runs.add_argument("-c", dest="cpus", type=int, default=2)
     runs.add_argument("-t", dest="timeout", type=int, default=300, metavar="SECONDS")
     runs.add_argument("-f", dest="files", action="append", default=[], metavar="FILE[:DEST]")
-    runs.add_argument("-k", dest="hold", metavar="HOLD")
     runs.add_argument("command", nargs="+")
     inner = commands.add_parser("initramfs")
     inner.add_argument("-i", dest="init", required=True)
@@ -321,8 +314,7 @@ def main():
     args = arguments()
     try:
         if args.what == "run":
-            return run(args.command, args.files, args.memory, args.cpus, args.timeout,
-                       hold=args.hold)
+            return run(args.command, args.files, args.memory, args.timeout)
         if args.what == "kernel":
             print(find_kernel()[0])
         else:

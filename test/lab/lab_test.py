@@ -2,19 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Linux as a guest, on a real KVM, in the lab (lab.py).
 
-  lab_test.py HOLD lab KVM_VERSION     the lab itself: status, output, time limit, /dev/kvm
-  lab_test.py HOLD pc MINI_KVM         vmm/pc_* by themselves: Linux boots, resets, powers off
-  lab_test.py HOLD lethe LETHE LETHE_UV
-                                       Linux protected: boots, reboots twice, powers off
-  lab_test.py HOLD secret LETHE LETHE_UV SEARCH_MEMORY
-                                       what Linux keeps is not found from the hypervisor
-  lab_test.py HOLD paging LETHE LETHE_UV UV_PAGE_KVM_TEST
-                                       guests are paged out and back, small ones and Linux
-  lab_test.py HOLD cgroup CGROUP_SH LETHE LETHE_UV
-                                       what is set aside while memory gets short: limits of
-                                       cgroups, stalls (PSI), MemAvailable
-
-HOLD is the program kvm_hold, which every lab here runs beside its command.
+  lab_test.py lab KVM_VERSION      the lab itself: status, output, time limit, /dev/kvm
+  lab_test.py pc MINI_KVM          vmm/pc_* by themselves: Linux boots, resets, powers off
+  lab_test.py lethe LETHE LETHE_UV
+                                   Linux protected: boots, reboots twice, powers off
+  lab_test.py secret LETHE LETHE_UV SEARCH_MEMORY
+                                   what Linux keeps is not found from the hypervisor
+  lab_test.py paging LETHE LETHE_UV UV_PAGE_KVM_TEST
+                                   guests are paged out and back, small ones and Linux
+  lab_test.py cgroup CGROUP_SH LETHE LETHE_UV
+                                   what is set aside while memory gets short: limits of
+                                   cgroups, stalls (PSI), MemAvailable
 
 What is typed to a guest waits in the serial port until the guest listens, so no test
 guesses when.  A guest's init reads one command a line from its console.
@@ -51,7 +49,7 @@ while read command value; do
 		echo "guest-planted $value" ;;
 	check)
 		secret=$(echo "lethe $value" | sha256sum | cut -c 1-64)
-		echo "guest-keeps $(cat /tmp/copy* | grep -c "^$secret$")" ;;
+		echo "guest-keeps $(cat /tmp/copy* | grep -c "^$secret$") copies" ;;
 	reboot) reboot -f ;;
 	poweroff) poweroff -f ;;
 	esac
@@ -195,7 +193,7 @@ await guest-up 1
 echo plant 1 >&3; await guest-planted 1
 for round in 1 2; do
 	lethe page-out guest 1G
-	echo check 1 >&3; await guest-keeps $round
+	echo check 1 >&3; await "guest-keeps .* copies" $round
 done
 echo poweroff >&3
 finish
@@ -205,7 +203,7 @@ finish
 def in_lab(script, files=(), **options):
     """Runs a shell script in the lab; returns (exit status, its output's text)."""
     output = io.BytesIO()
-    status = lab.run(["sh", "-c", script], files, sink=output, hold=sys.argv[1], **options)
+    status = lab.run(["sh", "-c", script], files, sink=output, **options)
     return status, output.getvalue().decode(errors="replace")
 
 
@@ -352,7 +350,7 @@ class PagingTest(unittest.TestCase):
         text = guest_script(PAGING_SCRIPT, self.programs[:2], memory=1500, timeout=400)
         console, _, timeline = text.partition("\ntimeline\n")
         self.assertTrue(console.endswith("lethe 0"), text)
-        self.assertEqual(re.findall(r"^guest-keeps (\d+)$", console, re.M), ["100", "100"])
+        self.assertEqual(re.findall(r"guest-keeps (\d+) copies", console), ["100", "100"], text)
         counters = json.loads(timeline)["counters"]
         self.assertGreater(counters["paged_out_bytes"], 8 << 20)
         self.assertGreater(counters["paged_in_bytes"], 1 << 20)
@@ -447,8 +445,8 @@ class CgroupTest(unittest.TestCase):
 def main():
     suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest,
               "paging": PagingTest, "cgroup": CgroupTest}
-    case = suites[sys.argv[2]]
-    case.programs = sys.argv[3:]
+    case = suites[sys.argv[1]]
+    case.programs = sys.argv[2:]
     try:
         lab.tool("qemu-system-x86_64", "qemu-system-x86")
         lab.tool("busybox", "busybox-static")
