@@ -13,17 +13,21 @@
   lab_test.py cgroup CGROUP_SH LETHE LETHE_UV
                                    what is set aside while memory gets short: limits of
                                    cgroups, stalls (PSI), MemAvailable
+  lab_test.py systemd SYSTEMD_SH UNIT LETHE LETHE_UV
+                                   a unit is started and stopped by systemd
 
 What is typed to a guest waits in the serial port until the guest listens, so no test
 guesses when.  A guest's init reads one command a line from its console.
 Exit status: 0 passed, 1 failed, 77 skipped.
 """
 
+import glob
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import unittest
@@ -442,14 +446,62 @@ class CgroupTest(unittest.TestCase):
         self.assertIn("pressure:none", said)
 
 
+SYSTEMD = "/lib/systemd/systemd"
+
+
+class SystemdTest(unittest.TestCase):
+    """Runs systemd.sh once, which says what its cases are."""
+
+    needs = ((SYSTEMD, "systemd"), ("systemctl", "systemd"))
+    programs = ()
+    cases = {}
+
+    @classmethod
+    def setUpClass(cls):
+        script, unit, *programs = cls.programs
+        targets = [path for path in glob.glob("/lib/systemd/system/*.target")
+                   if not os.path.islink(path)]
+        files = [script, f"{unit}:/etc/systemd/system/lethe@.service", *programs,
+                 shutil.which("systemctl"), f"{SYSTEMD}:{SYSTEMD}",
+                 *(f"{path}:{path}" for path in targets)]
+        status, text = in_lab("systemd.sh", files, memory=1500, timeout=250)
+        if status:
+            raise AssertionError(f"the lab ended with status {status}:\n{text}")
+        for name, body in re.findall(r"^case (\S+)\n(.*?)^end$", text, re.M | re.S):
+            cls.cases[name] = body.splitlines()
+        cls.text = text
+
+    def check(self, name, *more):
+        self.assertIn(name, self.cases, self.text)
+        for line in ("start 0", "ActiveState=active", "StatusText=the guest runs", "stop 0",
+                     "again 0", *more):
+            self.assertIn(line, self.cases[name])
+        self.assertNotIn("waited too long", self.text)
+
+    def test_unit_as_it_is(self):
+        """Stopping is no failure, and ends when the memory is destroyed."""
+        self.check("shipped", "ActiveState=inactive", "Result=success", "left 0")
+
+    def test_ultravisor_is_killed_at_the_end(self):
+        self.check("unwaited", "ActiveState=inactive", "Result=success", "left 0")
+
+    def test_both_are_told(self):
+        """Which of the two is faster decides what systemd makes of it."""
+        self.check("group", "left 0")
+
+    def test_ultravisor_goes_on_alone(self):
+        self.check("process", "ActiveState=inactive", "Result=success")
+
+
 def main():
     suites = {"lab": LabTest, "pc": PcTest, "lethe": LetheTest, "secret": SecretTest,
-              "paging": PagingTest, "cgroup": CgroupTest}
+              "paging": PagingTest, "cgroup": CgroupTest, "systemd": SystemdTest}
     case = suites[sys.argv[1]]
     case.programs = sys.argv[2:]
     try:
-        lab.tool("qemu-system-x86_64", "qemu-system-x86")
-        lab.tool("busybox", "busybox-static")
+        for need in (("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"),
+                     *getattr(case, "needs", ())):
+            lab.tool(*need)
         lab.find_kernel()
     except lab.Missing as why:
         print(f"skipped: {why}", file=sys.stderr)
