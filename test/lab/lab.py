@@ -22,6 +22,7 @@ Exit status of `run`: the command's; 77 something that the lab needs is missing;
 """
 
 import argparse
+import fcntl
 import glob
 import gzip
 import lzma
@@ -177,7 +178,6 @@ def download_kernel(cache):
     package = re.search(r"Depends: (linux-image-\S+)", depends)
     if not package:
         raise Missing("no kernel in /boot with its modules, and apt knows none (apt-get update)")
-    os.makedirs(cache, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         got = subprocess.run(["apt-get", "download", "-q", package[1]], cwd=work, timeout=300,
                              capture_output=True, text=True, check=False)
@@ -186,21 +186,23 @@ def download_kernel(cache):
             raise Missing(f"cannot download {package[1]}: {got.stderr.strip()[-200:]}")
         os.mkdir(os.path.join(work, "root"))
         subprocess.run(["dpkg-deb", "-x", debs[0], os.path.join(work, "root")], check=True)
-        try:
-            os.rename(os.path.join(work, "root"), os.path.join(cache, "root"))
-        except OSError:
-            pass  # another run was faster
+        os.rename(os.path.join(work, "root"), os.path.join(cache, "root"))
 
 
 def find_kernel():
     """(kernel image, folder of its modules); raises Missing."""
-    cached = os.path.join(cache_directory(), "root")
+    cache = cache_directory()
+    cached = os.path.join(cache, "root")
     for root in ("/", cached):
         for found in kernels_under(root):
             return found
     tool("apt-cache", "apt")
     tool("dpkg-deb", "dpkg")
-    download_kernel(cache_directory())
+    os.makedirs(cache, exist_ok=True)
+    with open(os.path.join(cache, "lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(cached):  # else another run was faster
+            download_kernel(cache)
     for found in kernels_under(cached):
         return found
     raise Missing("the downloaded kernel package has no kvm-amd module")
