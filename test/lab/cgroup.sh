@@ -7,6 +7,7 @@
 # Sizes are MiB.  What is written to the tmpfs at /mnt is charged to the cgroup of who writes
 # it, and only a deletion gives it back.
 
+. /bin/within.sh
 root=/sys/fs/cgroup
 
 group() { # NAME [FILE=VALUE]...
@@ -17,13 +18,6 @@ group() { # NAME [FILE=VALUE]...
 inside() { # GROUP COMMAND...
 	entered=$root/$1; shift
 	sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' $entered "$@"
-}
-within() { # SECONDS COMMAND...
-	until=$(($(date +%s) + $1)); shift
-	until "$@"; do
-		[ $(date +%s) -lt $until ] || { echo "waited too long: $*"; return; }
-		usleep 20000
-	done
 }
 take() { # GROUP MIB
 	inside $1 fallocate -l $2M $(mktemp /mnt/XXXXXX)

@@ -10,10 +10,10 @@
                                    what Linux keeps is not found from the hypervisor
   lab_test.py paging LETHE LETHE_UV UV_PAGE_KVM_TEST
                                    guests are paged out and back, small ones and Linux
-  lab_test.py cgroup CGROUP_SH LETHE LETHE_UV
+  lab_test.py cgroup CGROUP_SH WITHIN_SH LETHE LETHE_UV
                                    what is set aside while memory gets short: limits of
                                    cgroups, stalls (PSI), MemAvailable
-  lab_test.py systemd SYSTEMD_SH UNIT LETHE LETHE_UV
+  lab_test.py systemd SYSTEMD_SH UNIT WITHIN_SH LETHE LETHE_UV
                                    a unit is started and stopped by systemd
 
 What is typed to a guest waits in the serial port until the guest listens, so no test
@@ -211,21 +211,29 @@ def in_lab(script, files=(), **options):
     return status, output.getvalue().decode(errors="replace")
 
 
+def passing(script, files, **options):
+    """Runs SCRIPT, which must end with status 0; returns its output."""
+    status, text = in_lab(script, files, **options)
+    if status:
+        raise AssertionError(f"the lab ended with status {status}:\n{text}")
+    return text
+
+
 def guest_script(script, files, **options):
     """Runs SCRIPT with a guest's kernel and initramfs beside FILES; returns its output."""
     with tempfile.NamedTemporaryFile() as inner:
         inner.write(lab.inner_initramfs(GUEST_INIT))
         inner.flush()
         files = [*files, f"{lab.find_kernel()[0]}:/vmlinuz", f"{inner.name}:/inner.gz"]
-        status, text = in_lab(script, files, **options)
-    if status:
-        raise AssertionError(f"the lab ended with status {status}:\n{text}")
-    return text
+        return passing(script, files, **options)
 
 
-class LabTest(unittest.TestCase):
-    programs = ()
+class LabCase(unittest.TestCase):
+    needs = ()  # tools beside those of every lab, and their packages
+    programs = ()  # main() sets it
 
+
+class LabTest(LabCase):
     def test_status_and_output_come_back(self):
         status, text = in_lab("echo one; echo two >&2; exit 7")
         self.assertEqual((status, text), (7, "one\ntwo\n"))
@@ -239,9 +247,7 @@ class LabTest(unittest.TestCase):
         self.assertEqual(status, lab.TIMEOUT)
 
 
-class PcTest(unittest.TestCase):
-    programs = ()
-
+class PcTest(LabCase):
     def test_linux_boots_resets_and_powers_off(self):
         expected = {  # processors, what the guest was told, mini_kvm's exit status
             "two-processors": (2, "poweroff", 0),
@@ -269,9 +275,7 @@ class PcTest(unittest.TestCase):
         self.assertGreater(int(re.search(r"memory=(\d+)", cases["around-the-hole"])[1]), 3 << 20)
 
 
-class LetheTest(unittest.TestCase):
-    programs = ()
-
+class LetheTest(LabCase):
     def test_linux_runs_protected(self):
         text = guest_script(LETHE_SCRIPT, self.programs, memory=6000, timeout=500)
         runs, _, timeline = text.partition("\ntimeline\n")
@@ -308,9 +312,7 @@ def masked_secret(value):
     return bytes(byte ^ 0x5A for byte in secret.encode()).hex()
 
 
-class SecretTest(unittest.TestCase):
-    programs = ()
-
+class SecretTest(LabCase):
     def test_secret_is_not_found_from_the_hypervisor(self):
         needles = f"{masked_secret(1)} {masked_secret(2)}"
         text = guest_script(SECRET_SCRIPT.replace("NEEDLES", needles), self.programs, timeout=150)
@@ -342,9 +344,7 @@ class SecretTest(unittest.TestCase):
             self.assertRegex(ways[way], "^found ")
 
 
-class PagingTest(unittest.TestCase):
-    programs = ()
-
+class PagingTest(LabCase):
     def test_small_guests(self):
         status, text = in_lab(
             "LETHE_UV=/bin/lethe-uv uv_page_kvm_test", self.programs, timeout=120)
@@ -360,18 +360,15 @@ class PagingTest(unittest.TestCase):
         self.assertGreater(counters["paged_in_bytes"], 1 << 20)
 
 
-class CgroupTest(unittest.TestCase):
+class CgroupTest(LabCase):
     """Runs cgroup.sh once, which says what its cases are; each test looks at some."""
 
-    programs = ()
     cases = {}
     set_aside = 40 << 20  # at least
 
     @classmethod
     def setUpClass(cls):
-        status, text = in_lab("sh /bin/cgroup.sh", cls.programs, memory=1024, timeout=500)
-        if status:
-            raise AssertionError(f"the lab ended with status {status}:\n{text}")
+        text = passing("sh /bin/cgroup.sh", cls.programs, memory=1024, timeout=500)
         for name, body in re.findall(r"^case (\S+)\n(.*?)(?=^case |\Z)", text, re.M | re.S):
             said, _, timeline = body.partition("timeline\n")
             cls.cases[name] = (said.splitlines(), json.loads(timeline))
@@ -449,11 +446,10 @@ class CgroupTest(unittest.TestCase):
 SYSTEMD = "/lib/systemd/systemd"
 
 
-class SystemdTest(unittest.TestCase):
+class SystemdTest(LabCase):
     """Runs systemd.sh once, which says what its cases are."""
 
     needs = ((SYSTEMD, "systemd"), ("systemctl", "systemd"))
-    programs = ()
     cases = {}
 
     @classmethod
@@ -464,9 +460,7 @@ class SystemdTest(unittest.TestCase):
         files = [script, f"{unit}:/etc/systemd/system/lethe@.service", *programs,
                  shutil.which("systemctl"), f"{SYSTEMD}:{SYSTEMD}",
                  *(f"{path}:{path}" for path in targets)]
-        status, text = in_lab("systemd.sh", files, memory=1500, timeout=250)
-        if status:
-            raise AssertionError(f"the lab ended with status {status}:\n{text}")
+        text = passing("systemd.sh", files, memory=1500, timeout=250)
         for name, body in re.findall(r"^case (\S+)\n(.*?)^end$", text, re.M | re.S):
             cls.cases[name] = body.splitlines()
         cls.text = text
@@ -482,14 +476,14 @@ class SystemdTest(unittest.TestCase):
         """Stopping is no failure, and ends when the memory is destroyed."""
         self.check("shipped", "ActiveState=inactive", "Result=success", "left 0")
 
-    def test_ultravisor_is_killed_at_the_end(self):
+    def test_nobody_waits(self):
         self.check("unwaited", "ActiveState=inactive", "Result=success", "left 0")
 
     def test_both_are_told(self):
         """Which of the two is faster decides what systemd makes of it."""
         self.check("group", "left 0")
 
-    def test_ultravisor_goes_on_alone(self):
+    def test_hypervisor_alone_is_told(self):
         self.check("process", "ActiveState=inactive", "Result=success")
 
 
@@ -500,7 +494,7 @@ def main():
     case.programs = sys.argv[2:]
     try:
         for need in (("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"),
-                     *getattr(case, "needs", ())):
+                     *case.needs):
             lab.tool(*need)
         lab.find_kernel()
     except lab.Missing as why:

@@ -8,15 +8,9 @@
 # there, so what uses it is a unit itself, which runs this file with the argument `inside`.
 
 export PATH=/bin
+. /bin/within.sh
 unit=/etc/systemd/system
 
-within() { # SECONDS COMMAND...
-	until=$(($(date +%s) + $1)); shift
-	until "$@"; do
-		[ $(date +%s) -lt $until ] || { echo "waited too long: $*"; return 1; }
-		usleep 20000
-	done
-}
 ultravisors() { pidof lethe-uv | wc -w; }
 is_alone() { [ $(ultravisors) = 0 ]; }
 
